@@ -3,6 +3,8 @@
 //! This crate does not know what a message is used for.
 
 pub mod convert;
+pub mod message_codec;
+pub mod message_lists;
 pub mod net;
 pub mod operation;
 pub mod peer_codec;

@@ -49,14 +49,21 @@ fn generate(into: &Path) {
             .codec_path(codec)
             .extern_path(".google.rpc.Status", "::tonic_types::Status")
             .emit_rerun_if_changed(false)
-            .compile_fds(compiler.file_descriptor_set())
+            .compile_fds_with_config(compiler.file_descriptor_set(), named())
             .unwrap();
     };
-    compile(into, "tonic_prost::ProstCodec");
+    compile(into, "crate::message_codec::MessageCodec");
     // Messages between nodes carry a checksum.
     let between_nodes = tempfile::tempdir().unwrap();
     compile(between_nodes.path(), "crate::peer_codec::PeerCodec");
     fs::copy(between_nodes.path().join(BETWEEN_NODES), into.join(BETWEEN_NODES)).unwrap();
+}
+
+/// Returns a generator of messages that know their names.
+fn named() -> tonic_prost_build::Config {
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    config
 }
 
 fn contents(of: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -11,11 +11,16 @@ use stead_api::{
     status,
 };
 use stead_state::shard::apply_result::{EvaluationPoint, Version};
-use stead_types::{Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber};
+use stead_types::{
+    Error, ErrorKind, NodeId, RegionName, Revision, SessionToken, TenantNumber, limits::REQUEST_LEN_MAX,
+};
 use tonic::{Code, Status};
 
-/// Most bytes of a message that is decoded: above every limit of the API, so that those are reported first.
+/// Most bytes of a message between nodes that is decoded: above what any has.
 pub(crate) const MESSAGE_DECODE_MAX: usize = 16 << 20;
+/// Most bytes of a client's message that is decoded: a batch of operations with the largest last, and above every limit of
+/// one request, so that those are reported first.
+pub(crate) const REQUEST_DECODE_MAX: usize = 2 * REQUEST_LEN_MAX;
 
 /// Rewrites the status of a message that exceeds the decoder's limit into one with field and advice; any other status
 /// stays.
@@ -147,6 +152,29 @@ pub(crate) fn data_len(answer: &Answer) -> u64 {
         Some(Response::Append(append)) => append.previous.as_ref().map_or(0, of),
         Some(Response::DeleteRange(_) | Response::Error(_)) | None => 0,
     }
+}
+
+/// Memory that an item takes beside its key and value.
+const ITEM_LEN: u64 = 160;
+
+/// Returns the approximate bytes of memory of an answer.
+pub(crate) fn memory_len(answer: &Answer) -> u64 {
+    let items = match &answer.response {
+        Some(Response::Scan(scan)) => scan.items.len(),
+        Some(Response::BatchGet(get)) => get.results.len(),
+        Some(Response::Txn(txn)) => txn.results.len(),
+        Some(
+            Response::Get(_)
+            | Response::Put(_)
+            | Response::Delete(_)
+            | Response::Increment(_)
+            | Response::Append(_)
+            | Response::DeleteRange(_)
+            | Response::Error(_),
+        )
+        | None => 1,
+    };
+    size_of::<Answer>() as u64 + items as u64 * ITEM_LEN + data_len(answer)
 }
 
 /// Returns the item that a result of a transaction carries.

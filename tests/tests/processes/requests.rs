@@ -16,9 +16,9 @@ use stead_api::{
             WaitOperationRequest, operations_client::OperationsClient,
         },
         v1::{
-            AppendRequest, GetRequest, IncrementRequest, ListRegionsRequest, Operation, PipelineRequest, PutRequest,
-            ScanRequest, answer, directory_service_client::DirectoryServiceClient, kv_service_client::KvServiceClient,
-            operation,
+            AppendRequest, BatchGetRequest, GetRequest, IncrementRequest, ListRegionsRequest, Operation,
+            PipelineRequest, PutRequest, ScanRequest, answer, directory_service_client::DirectoryServiceClient,
+            kv_service_client::KvServiceClient, operation,
         },
     },
     status,
@@ -319,8 +319,8 @@ async fn check_sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
         "value",
         &["at most 1048576", "2097152", "split it"],
     );
-    let limit = (16 << 20).to_string();
-    let too_long = put("acme", "huge", vec![0; 17 << 20]);
+    let limit = (8 << 20).to_string();
+    let too_long = put("acme", "huge", vec![0; 9 << 20]);
     assert_refused(kv.put(too_long.clone()).await, "request", &[&limit, "send less"]);
     let asked = [operation::Request::Get(get("acme")), operation::Request::Put(too_long)];
     let messages = asked.into_iter().zip(1..).map(|(request, id)| PipelineRequest {
@@ -340,6 +340,32 @@ async fn check_sizes(world: &World, kv: &mut KvServiceClient<Channel>) {
         "{answered:?}"
     );
     assert_refused(answers.message().await, "request", &[&limit, "send less"]);
+    let operations = PipelineRequest {
+        operations: vec![Operation::default(); 32_769],
+        ..PipelineRequest::default()
+    };
+    let cancels = PipelineRequest {
+        cancel_ids: (0..32_769).collect(),
+        ..PipelineRequest::default()
+    };
+    for message in [operations, cancels] {
+        let mut answers = kv.pipeline(stream::iter([message])).await.unwrap().into_inner();
+        assert_refused(
+            answers.message().await,
+            "request",
+            &["more than 32768 list items", "send less"],
+        );
+    }
+    let keys = BatchGetRequest {
+        tenant: "acme".into(),
+        keys: vec!["k".into(); 32_769],
+        ..BatchGetRequest::default()
+    };
+    assert_refused(
+        kv.batch_get(keys).await,
+        "request",
+        &["more than 32768 list items", "send less"],
+    );
 
     assert_failed(
         &world.stead(["kv", "put", "acme", &key, "x"]).await,
@@ -625,6 +651,11 @@ async fn check_refusals(world: &World) {
         &ran(world, "group move-leader 1 --to 99").await,
         2,
         &["node 99 is no voter of group 1; voters are 1"],
+    );
+    assert_failed(
+        &ran(world, "group move-leader 1 --to nowhere").await,
+        2,
+        &["--to: the cluster has no node nowhere; nodes are"],
     );
     assert_failed(
         &ran(world, "tenant update acme --limit history-age=1ms").await,

@@ -29,12 +29,32 @@ pub mod operation {
         Response(::prost_types::Any),
     }
 }
+impl ::prost::Name for Operation {
+    const NAME: &'static str = "Operation";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.Operation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.Operation".into()
+    }
+}
 /// Request of GetOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetOperationRequest {
     /// Name of the operation: `operations/` and a number.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for GetOperationRequest {
+    const NAME: &'static str = "GetOperationRequest";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.GetOperationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.GetOperationRequest".into()
+    }
 }
 /// Request of ListOperations.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -52,6 +72,16 @@ pub struct ListOperationsRequest {
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListOperationsRequest {
+    const NAME: &'static str = "ListOperationsRequest";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.ListOperationsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.ListOperationsRequest".into()
+    }
+}
 /// Response of ListOperations.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListOperationsResponse {
@@ -62,6 +92,16 @@ pub struct ListOperationsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListOperationsResponse {
+    const NAME: &'static str = "ListOperationsResponse";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.ListOperationsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.ListOperationsResponse".into()
+    }
+}
 /// Request of CancelOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelOperationRequest {
@@ -69,12 +109,32 @@ pub struct CancelOperationRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for CancelOperationRequest {
+    const NAME: &'static str = "CancelOperationRequest";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.CancelOperationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.CancelOperationRequest".into()
+    }
+}
 /// Request of DeleteOperation, which is refused.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteOperationRequest {
     /// Name of the operation: `operations/` and a number.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DeleteOperationRequest {
+    const NAME: &'static str = "DeleteOperationRequest";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.DeleteOperationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.DeleteOperationRequest".into()
+    }
 }
 /// Request of WaitOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -85,6 +145,16 @@ pub struct WaitOperationRequest {
     /// Longest wait; absent, or longer than the node waits: 30 seconds. A deadline of the call that comes before ends it.
     #[prost(message, optional, tag = "2")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for WaitOperationRequest {
+    const NAME: &'static str = "WaitOperationRequest";
+    const PACKAGE: &'static str = "google.longrunning";
+    fn full_name() -> ::prost::alloc::string::String {
+        "google.longrunning.WaitOperationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/google.longrunning.WaitOperationRequest".into()
+    }
 }
 /// Generated client implementations.
 pub mod operations_client {
@@ -195,7 +265,7 @@ pub mod operations_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/google.longrunning.Operations/ListOperations",
             );
@@ -220,7 +290,7 @@ pub mod operations_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/google.longrunning.Operations/GetOperation",
             );
@@ -244,7 +314,7 @@ pub mod operations_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/google.longrunning.Operations/DeleteOperation",
             );
@@ -269,7 +339,7 @@ pub mod operations_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/google.longrunning.Operations/CancelOperation",
             );
@@ -293,7 +363,7 @@ pub mod operations_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/google.longrunning.Operations/WaitOperation",
             );
@@ -458,7 +528,7 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListOperationsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -503,7 +573,7 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -548,7 +618,7 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -593,7 +663,7 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -638,7 +708,7 @@ pub mod operations_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WaitOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -22,6 +22,16 @@ pub struct AuditRecord {
     #[prost(string, tag = "6")]
     pub subject: ::prost::alloc::string::String,
 }
+impl ::prost::Name for AuditRecord {
+    const NAME: &'static str = "AuditRecord";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.AuditRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.AuditRecord".into()
+    }
+}
 /// Request of ListAuditRecords.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListAuditRecordsRequest {
@@ -35,6 +45,16 @@ pub struct ListAuditRecordsRequest {
     #[prost(string, tag = "3")]
     pub subject: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListAuditRecordsRequest {
+    const NAME: &'static str = "ListAuditRecordsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListAuditRecordsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListAuditRecordsRequest".into()
+    }
+}
 /// Response of ListAuditRecords.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListAuditRecordsResponse {
@@ -44,6 +64,16 @@ pub struct ListAuditRecordsResponse {
     /// Token of the next page; empty: this is the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListAuditRecordsResponse {
+    const NAME: &'static str = "ListAuditRecordsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListAuditRecordsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListAuditRecordsResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod audit_service_client {
@@ -137,8 +167,7 @@ pub mod audit_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Lists records, the newest first. Any node answers: one that does not vote in the directory asks a voter. UNAVAILABLE if
-        /// none answers.
+        /// Lists records, the newest first. UNAVAILABLE from a node that does not vote in the directory: ask one that does.
         pub async fn list_audit_records(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAuditRecordsRequest>,
@@ -154,7 +183,7 @@ pub mod audit_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.AuditService/ListAuditRecords",
             );
@@ -180,8 +209,7 @@ pub mod audit_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AuditServiceServer.
     #[async_trait]
     pub trait AuditService: std::marker::Send + std::marker::Sync + 'static {
-        /// Lists records, the newest first. Any node answers: one that does not vote in the directory asks a voter. UNAVAILABLE if
-        /// none answers.
+        /// Lists records, the newest first. UNAVAILABLE from a node that does not vote in the directory: ask one that does.
         async fn list_audit_records(
             &self,
             request: tonic::Request<super::ListAuditRecordsRequest>,
@@ -298,7 +326,7 @@ pub mod audit_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAuditRecordsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -363,6 +391,16 @@ pub struct Place {
     #[prost(uint32, tag = "2")]
     pub group: u32,
 }
+impl ::prost::Name for Place {
+    const NAME: &'static str = "Place";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Place".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Place".into()
+    }
+}
 /// Neighbouring epochs that no promotion separates.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LineageRun {
@@ -375,6 +413,16 @@ pub struct LineageRun {
     /// Last sequence that counts; absent for the newest run.
     #[prost(uint64, optional, tag = "3")]
     pub last_sequence: ::core::option::Option<u64>,
+}
+impl ::prost::Name for LineageRun {
+    const NAME: &'static str = "LineageRun";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.LineageRun".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.LineageRun".into()
+    }
 }
 /// A member of a tenant's replica set: a group that holds the tenant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -391,6 +439,16 @@ pub struct Replica {
     /// The member is leaving the replica set; it stays listed until it has reported that it has erased the tenant.
     #[prost(bool, tag = "4")]
     pub leaving: bool,
+}
+impl ::prost::Name for Replica {
+    const NAME: &'static str = "Replica";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Replica".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Replica".into()
+    }
 }
 /// Limits of a tenant. One that is absent has its default. Operations beyond a rate are refused with RATE_LIMITED and
 /// the time to wait, writes into a full tenant with QUOTA_EXCEEDED; neither costs the tenant's group an entry. A limit
@@ -432,6 +490,16 @@ pub struct Limits {
     /// refused with RATE_LIMITED. Default: 2097152.
     #[prost(uint64, optional, tag = "10")]
     pub outcomes: ::core::option::Option<u64>,
+}
+impl ::prost::Name for Limits {
+    const NAME: &'static str = "Limits";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Limits".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Limits".into()
+    }
 }
 /// A tenant, as the directory has it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -499,7 +567,7 @@ pub struct Tenant {
     /// Lease loss policy.
     #[prost(enumeration = "OnLeaseLoss", tag = "20")]
     pub on_lease_loss: i32,
-    /// Policy for the loss of its home region; absent: an operator is alerted.
+    /// What becomes of it when its home region is lost; absent: an operator is alerted.
     #[prost(message, optional, tag = "30")]
     pub on_region_loss: ::core::option::Option<RegionLossPolicy>,
 }
@@ -553,10 +621,19 @@ pub mod tenant {
         }
     }
 }
-/// Policy for the loss of a tenant's home region.
+impl ::prost::Name for Tenant {
+    const NAME: &'static str = "Tenant";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Tenant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Tenant".into()
+    }
+}
+/// What becomes of a tenant when its home region is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegionLossPolicy {
-    /// Action when the home region is lost.
     #[prost(enumeration = "region_loss_policy::Action", tag = "1")]
     pub action: i32,
     /// Of OBSERVE and PROMOTE: time without a lease renewal of any node of the region, 10 s to 24 h.
@@ -569,7 +646,6 @@ pub struct RegionLossPolicy {
 }
 /// Nested message and enum types in `RegionLossPolicy`.
 pub mod region_loss_policy {
-    /// Action when the home region is lost.
     #[derive(
         Clone,
         Copy,
@@ -617,6 +693,16 @@ pub mod region_loss_policy {
         }
     }
 }
+impl ::prost::Name for RegionLossPolicy {
+    const NAME: &'static str = "RegionLossPolicy";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RegionLossPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RegionLossPolicy".into()
+    }
+}
 /// A move of a tenant that is in flight. The operation with its steps is in google.longrunning.Operations, where
 /// `tenant=NAME AND done=false` finds it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -640,6 +726,16 @@ pub struct TenantMove {
     #[prost(message, optional, tag = "6")]
     pub start_time: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for TenantMove {
+    const NAME: &'static str = "TenantMove";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.TenantMove".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.TenantMove".into()
+    }
+}
 /// Regions in which a tenant is followed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Followers {
@@ -649,6 +745,16 @@ pub struct Followers {
     /// Names of the regions; none without `all_admitted`: the tenant has no followers. INVALID with the home's region.
     #[prost(string, repeated, tag = "2")]
     pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for Followers {
+    const NAME: &'static str = "Followers";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Followers".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Followers".into()
+    }
 }
 /// Request of CreateTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -687,12 +793,32 @@ pub struct CreateTenantRequest {
     #[prost(enumeration = "OnLeaseLoss", tag = "10")]
     pub on_lease_loss: i32,
 }
+impl ::prost::Name for CreateTenantRequest {
+    const NAME: &'static str = "CreateTenantRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.CreateTenantRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.CreateTenantRequest".into()
+    }
+}
 /// Response of CreateTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateTenantResponse {
     /// The tenant.
     #[prost(message, optional, tag = "1")]
     pub tenant: ::core::option::Option<Tenant>,
+}
+impl ::prost::Name for CreateTenantResponse {
+    const NAME: &'static str = "CreateTenantResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.CreateTenantResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.CreateTenantResponse".into()
+    }
 }
 /// Request of GetTenant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -701,12 +827,32 @@ pub struct GetTenantRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for GetTenantRequest {
+    const NAME: &'static str = "GetTenantRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetTenantRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetTenantRequest".into()
+    }
+}
 /// Response of GetTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetTenantResponse {
     /// The tenant.
     #[prost(message, optional, tag = "1")]
     pub tenant: ::core::option::Option<Tenant>,
+}
+impl ::prost::Name for GetTenantResponse {
+    const NAME: &'static str = "GetTenantResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetTenantResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetTenantResponse".into()
+    }
 }
 /// Request of ListTenants.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -727,6 +873,16 @@ pub struct ListTenantsRequest {
     #[prost(enumeration = "tenant::State", tag = "5")]
     pub state: i32,
 }
+impl ::prost::Name for ListTenantsRequest {
+    const NAME: &'static str = "ListTenantsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListTenantsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListTenantsRequest".into()
+    }
+}
 /// Response of ListTenants.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTenantsResponse {
@@ -736,6 +892,16 @@ pub struct ListTenantsResponse {
     /// Token of the next page; empty: this is the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListTenantsResponse {
+    const NAME: &'static str = "ListTenantsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListTenantsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListTenantsResponse".into()
+    }
 }
 /// Request of UpdateTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -788,6 +954,16 @@ pub mod update_tenant_request {
         #[prost(string, repeated, tag = "1")]
         pub jurisdictions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     }
+    impl ::prost::Name for Residency {
+        const NAME: &'static str = "Residency";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.UpdateTenantRequest.Residency".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.UpdateTenantRequest.Residency".into()
+        }
+    }
     /// Labels that replace all present ones.
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Labels {
@@ -798,6 +974,26 @@ pub mod update_tenant_request {
             ::prost::alloc::string::String,
         >,
     }
+    impl ::prost::Name for Labels {
+        const NAME: &'static str = "Labels";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.UpdateTenantRequest.Labels".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.UpdateTenantRequest.Labels".into()
+        }
+    }
+}
+impl ::prost::Name for UpdateTenantRequest {
+    const NAME: &'static str = "UpdateTenantRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.UpdateTenantRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.UpdateTenantRequest".into()
+    }
 }
 /// Response of UpdateTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -805,6 +1001,16 @@ pub struct UpdateTenantResponse {
     /// The tenant after the change.
     #[prost(message, optional, tag = "1")]
     pub tenant: ::core::option::Option<Tenant>,
+}
+impl ::prost::Name for UpdateTenantResponse {
+    const NAME: &'static str = "UpdateTenantResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.UpdateTenantResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.UpdateTenantResponse".into()
+    }
 }
 /// Request of DeleteTenant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -825,12 +1031,32 @@ pub struct DeleteTenantRequest {
     #[prost(bool, tag = "5")]
     pub validate_only: bool,
 }
+impl ::prost::Name for DeleteTenantRequest {
+    const NAME: &'static str = "DeleteTenantRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.DeleteTenantRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.DeleteTenantRequest".into()
+    }
+}
 /// Response of DeleteTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeleteTenantResponse {
     /// The tenant: disabled, or as it was before with the state DELETING.
     #[prost(message, optional, tag = "1")]
     pub tenant: ::core::option::Option<Tenant>,
+}
+impl ::prost::Name for DeleteTenantResponse {
+    const NAME: &'static str = "DeleteTenantResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.DeleteTenantResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.DeleteTenantResponse".into()
+    }
 }
 /// Request of MoveTenant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -914,6 +1140,16 @@ pub mod move_tenant_request {
         OtherGroup(bool),
     }
 }
+impl ::prost::Name for MoveTenantRequest {
+    const NAME: &'static str = "MoveTenantRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MoveTenantRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MoveTenantRequest".into()
+    }
+}
 /// Request of VerifyTenant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifyTenantRequest {
@@ -925,6 +1161,16 @@ pub struct VerifyTenantRequest {
     #[prost(message, optional, tag = "2")]
     pub wait: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for VerifyTenantRequest {
+    const NAME: &'static str = "VerifyTenantRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.VerifyTenantRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.VerifyTenantRequest".into()
+    }
+}
 /// Response of VerifyTenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct VerifyTenantResponse {
@@ -934,6 +1180,16 @@ pub struct VerifyTenantResponse {
     /// Time at which the comparison was over, by the wall clock of the asked node.
     #[prost(message, optional, tag = "2")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for VerifyTenantResponse {
+    const NAME: &'static str = "VerifyTenantResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.VerifyTenantResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.VerifyTenantResponse".into()
+    }
 }
 /// Copy of a tenant on one node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1012,128 +1268,15 @@ pub mod verified_copy {
         }
     }
 }
-/// Request of ListTenantLoads.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListTenantLoadsRequest {
-    /// Name of the region whose nodes are asked; empty: all of them.
-    #[prost(string, tag = "1")]
-    pub region: ::prost::alloc::string::String,
-    /// Most tenants to return, 1 to 1000; 0: 20.
-    #[prost(int32, tag = "2")]
-    pub limit: i32,
-    /// Order of the loads.
-    #[prost(enumeration = "list_tenant_loads_request::Order", tag = "3")]
-    pub order: i32,
-}
-/// Nested message and enum types in `ListTenantLoadsRequest`.
-pub mod list_tenant_loads_request {
-    /// Order of the loads, the largest first.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Order {
-        /// The same as TIME.
-        Unspecified = 0,
-        /// Time of operations at the nodes.
-        Time = 1,
-        /// Number of operations.
-        Operations = 2,
-        /// Bytes of requests and answers.
-        Bytes = 3,
-        /// Keys read and changed.
-        Rows = 4,
+impl ::prost::Name for VerifiedCopy {
+    const NAME: &'static str = "VerifiedCopy";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.VerifiedCopy".into()
     }
-    impl Order {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "ORDER_UNSPECIFIED",
-                Self::Time => "ORDER_TIME",
-                Self::Operations => "ORDER_OPERATIONS",
-                Self::Bytes => "ORDER_BYTES",
-                Self::Rows => "ORDER_ROWS",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "ORDER_UNSPECIFIED" => Some(Self::Unspecified),
-                "ORDER_TIME" => Some(Self::Time),
-                "ORDER_OPERATIONS" => Some(Self::Operations),
-                "ORDER_BYTES" => Some(Self::Bytes),
-                "ORDER_ROWS" => Some(Self::Rows),
-                _ => None,
-            }
-        }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.VerifiedCopy".into()
     }
-}
-/// Response of ListTenantLoads.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListTenantLoadsResponse {
-    /// Loads, in the requested order.
-    #[prost(message, repeated, tag = "1")]
-    pub loads: ::prost::alloc::vec::Vec<TenantLoad>,
-    /// Length of the window over which each node has counted.
-    #[prost(message, optional, tag = "2")]
-    pub window: ::core::option::Option<::prost_types::Duration>,
-    /// Numbers of the nodes that did not answer.
-    #[prost(uint64, repeated, tag = "3")]
-    pub silent_nodes: ::prost::alloc::vec::Vec<u64>,
-}
-/// Load of a tenant, summed over the nodes that have answered its operations. What a node passes on counts where it is
-/// answered.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TenantLoad {
-    /// Name of the tenant.
-    #[prost(string, tag = "1")]
-    pub tenant: ::prost::alloc::string::String,
-    /// Reads and scans a second.
-    #[prost(double, tag = "2")]
-    pub reads_per_second: f64,
-    /// Writes a second.
-    #[prost(double, tag = "3")]
-    pub writes_per_second: f64,
-    /// Bytes of requests and of the data in answers, a second.
-    #[prost(double, tag = "4")]
-    pub bytes_per_second: f64,
-    /// Keys read and changed a second.
-    #[prost(double, tag = "5")]
-    pub rows_per_second: f64,
-    /// Mean number of operations at the nodes at a time, waiting or worked on.
-    #[prost(double, tag = "6")]
-    pub in_flight: f64,
-    /// Mean time from the arrival of an operation to its answer.
-    #[prost(message, optional, tag = "7")]
-    pub mean_time: ::core::option::Option<::prost_types::Duration>,
-    /// Number of the node that has answered most of its operations.
-    #[prost(uint64, tag = "8")]
-    pub busiest_node: u64,
-    /// Hottest keys of operations on a single key, the hottest first, at most 3. Their counts may be too high, by less than a
-    /// sixteenth of the tenant's operations, and are never too low.
-    #[prost(message, repeated, tag = "9")]
-    pub hot_keys: ::prost::alloc::vec::Vec<HotKey>,
-}
-/// Key on which many operations of a tenant act.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct HotKey {
-    /// The key, cut after 256 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: ::prost::bytes::Bytes,
-    /// Operations a second on it.
-    #[prost(double, tag = "2")]
-    pub operations_per_second: f64,
 }
 /// Lease loss policy: what the home of a tenant does once its lease has run out, because its region cannot reach the
 /// directory.
@@ -1283,7 +1426,7 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/CreateTenant",
             );
@@ -1309,7 +1452,7 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/GetTenant",
             );
@@ -1334,7 +1477,7 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/ListTenants",
             );
@@ -1359,7 +1502,7 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/UpdateTenant",
             );
@@ -1384,7 +1527,7 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/DeleteTenant",
             );
@@ -1410,7 +1553,7 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/MoveTenant",
             );
@@ -1437,41 +1580,13 @@ pub mod tenant_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.TenantService/VerifyTenant",
             );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("stead.admin.v1.TenantService", "VerifyTenant"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Returns the tenants that load the nodes most, in the last complete window of ten seconds of each node, with their
-        /// hottest keys. Every node is asked; those that do not answer are named.
-        pub async fn list_tenant_loads(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListTenantLoadsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTenantLoadsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/stead.admin.v1.TenantService/ListTenantLoads",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("stead.admin.v1.TenantService", "ListTenantLoads"),
-                );
             self.inner.unary(req, path, codec).await
         }
     }
@@ -1548,15 +1663,6 @@ pub mod tenant_service_server {
             request: tonic::Request<super::VerifyTenantRequest>,
         ) -> std::result::Result<
             tonic::Response<super::VerifyTenantResponse>,
-            tonic::Status,
-        >;
-        /// Returns the tenants that load the nodes most, in the last complete window of ten seconds of each node, with their
-        /// hottest keys. Every node is asked; those that do not answer are named.
-        async fn list_tenant_loads(
-            &self,
-            request: tonic::Request<super::ListTenantLoadsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTenantLoadsResponse>,
             tonic::Status,
         >;
     }
@@ -1667,7 +1773,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1712,7 +1818,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1757,7 +1863,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListTenantsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1802,7 +1908,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1847,7 +1953,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1892,7 +1998,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MoveTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1937,53 +2043,7 @@ pub mod tenant_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = VerifyTenantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/stead.admin.v1.TenantService/ListTenantLoads" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListTenantLoadsSvc<T: TenantService>(pub Arc<T>);
-                    impl<
-                        T: TenantService,
-                    > tonic::server::UnaryService<super::ListTenantLoadsRequest>
-                    for ListTenantLoadsSvc<T> {
-                        type Response = super::ListTenantLoadsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListTenantLoadsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as TenantService>::list_tenant_loads(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListTenantLoadsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2052,6 +2112,16 @@ pub struct Pace {
     #[prost(message, optional, tag = "3")]
     pub wave_budget: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for Pace {
+    const NAME: &'static str = "Pace";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Pace".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Pace".into()
+    }
+}
 /// Request of DrainRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainRegionRequest {
@@ -2076,6 +2146,16 @@ pub struct DrainRegionRequest {
     #[prost(bool, tag = "6")]
     pub validate_only: bool,
 }
+impl ::prost::Name for DrainRegionRequest {
+    const NAME: &'static str = "DrainRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.DrainRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.DrainRegionRequest".into()
+    }
+}
 /// Request of UndrainRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UndrainRegionRequest {
@@ -2095,23 +2175,39 @@ pub struct UndrainRegionRequest {
     #[prost(bool, tag = "5")]
     pub validate_only: bool,
 }
-/// Request of FailbackRegion.
+impl ::prost::Name for UndrainRegionRequest {
+    const NAME: &'static str = "UndrainRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.UndrainRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.UndrainRegionRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FailbackRegionRequest {
     /// Name of the region.
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
-    /// Pace of the moves.
     #[prost(message, optional, tag = "2")]
     pub pace: ::core::option::Option<Pace>,
-    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Check only. The answer is done and has no name; its metadata has a `bulk_plan`.
     #[prost(bool, tag = "4")]
     pub validate_only: bool,
 }
-/// Request of RehearseRegion.
+impl ::prost::Name for FailbackRegionRequest {
+    const NAME: &'static str = "FailbackRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.FailbackRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.FailbackRegionRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RehearseRegionRequest {
     /// Region whose loss is rehearsed.
@@ -2123,15 +2219,23 @@ pub struct RehearseRegionRequest {
     /// Region where they go. Empty: each goes where a promotion would put it.
     #[prost(string, tag = "3")]
     pub to: ::prost::alloc::string::String,
-    /// Pace of the moves.
     #[prost(message, optional, tag = "4")]
     pub pace: ::core::option::Option<Pace>,
-    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
     /// Check only. The answer is done and has no name; its metadata has a `bulk_plan`.
     #[prost(bool, tag = "6")]
     pub validate_only: bool,
+}
+impl ::prost::Name for RehearseRegionRequest {
+    const NAME: &'static str = "RehearseRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RehearseRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RehearseRegionRequest".into()
+    }
 }
 /// Request of MoveTenants.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2167,6 +2271,16 @@ pub mod move_tenants_request {
         #[prost(string, tag = "3")]
         pub to: ::prost::alloc::string::String,
     }
+    impl ::prost::Name for Label {
+        const NAME: &'static str = "Label";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.MoveTenantsRequest.Label".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.MoveTenantsRequest.Label".into()
+        }
+    }
     /// A tenant, and where it goes.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Named {
@@ -2177,12 +2291,32 @@ pub mod move_tenants_request {
         #[prost(string, tag = "2")]
         pub to: ::prost::alloc::string::String,
     }
+    impl ::prost::Name for Named {
+        const NAME: &'static str = "Named";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.MoveTenantsRequest.Named".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.MoveTenantsRequest.Named".into()
+        }
+    }
     /// Tenants, each once, 1 to 10000. One whose home is there already is left out.
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct NamedList {
         /// The tenants.
         #[prost(message, repeated, tag = "1")]
         pub tenants: ::prost::alloc::vec::Vec<Named>,
+    }
+    impl ::prost::Name for NamedList {
+        const NAME: &'static str = "NamedList";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.MoveTenantsRequest.NamedList".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.MoveTenantsRequest.NamedList".into()
+        }
     }
     /// Tenants to move, and where they go. INVALID if there is none.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
@@ -2198,6 +2332,16 @@ pub mod move_tenants_request {
         SpreadRegion(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for MoveTenantsRequest {
+    const NAME: &'static str = "MoveTenantsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MoveTenantsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MoveTenantsRequest".into()
+    }
+}
 /// Request of PauseBulkMove.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PauseBulkMoveRequest {
@@ -2207,6 +2351,16 @@ pub struct PauseBulkMoveRequest {
     /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for PauseBulkMoveRequest {
+    const NAME: &'static str = "PauseBulkMoveRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PauseBulkMoveRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PauseBulkMoveRequest".into()
+    }
 }
 /// Request of ResumeBulkMove.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2221,6 +2375,16 @@ pub struct ResumeBulkMoveRequest {
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ResumeBulkMoveRequest {
+    const NAME: &'static str = "ResumeBulkMoveRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ResumeBulkMoveRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ResumeBulkMoveRequest".into()
+    }
+}
 /// Request of ListBulkMoveTenants.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListBulkMoveTenantsRequest {
@@ -2233,6 +2397,16 @@ pub struct ListBulkMoveTenantsRequest {
     /// Token from the previous page's response; empty: the first page.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListBulkMoveTenantsRequest {
+    const NAME: &'static str = "ListBulkMoveTenantsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListBulkMoveTenantsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListBulkMoveTenantsRequest".into()
+    }
 }
 /// A tenant of a bulk move.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2316,6 +2490,16 @@ pub mod bulk_move_tenant {
         }
     }
 }
+impl ::prost::Name for BulkMoveTenant {
+    const NAME: &'static str = "BulkMoveTenant";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.BulkMoveTenant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.BulkMoveTenant".into()
+    }
+}
 /// Tenant of a rehearsal: what was measured, and what a promotion would have done when it began.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RehearsedTenant {
@@ -2329,13 +2513,12 @@ pub struct RehearsedTenant {
     /// The same of the move back.
     #[prost(message, optional, tag = "3")]
     pub pause_back: ::core::option::Option<::prost_types::Duration>,
-    /// Time that the move there took, with the copying of what its target lacked.
+    /// Time that each move took, the copying of what its target lacked included.
     #[prost(message, optional, tag = "4")]
     pub took_there: ::core::option::Option<::prost_types::Duration>,
-    /// Time that the move back took.
     #[prost(message, optional, tag = "5")]
     pub took_back: ::core::option::Option<::prost_types::Duration>,
-    /// Wall-clock time of the forecast; absent: none was made.
+    /// When the forecast was made, by the wall clock; absent: none was.
     #[prost(message, optional, tag = "6")]
     pub forecast_time: ::core::option::Option<::prost_types::Timestamp>,
     /// Home that a promotion would have chosen; absent: it would have been blocked.
@@ -2350,7 +2533,6 @@ pub struct RehearsedTenant {
     /// Window in which acknowledged writes could have been lost; absent bounds are unknown.
     #[prost(message, optional, tag = "10")]
     pub forecast_loss_from: ::core::option::Option<::prost_types::Timestamp>,
-    /// End of that window.
     #[prost(message, optional, tag = "11")]
     pub forecast_loss_to: ::core::option::Option<::prost_types::Timestamp>,
     /// Nothing could have been lost.
@@ -2363,6 +2545,16 @@ pub struct RehearsedTenant {
     #[prost(string, tag = "14")]
     pub failure: ::prost::alloc::string::String,
 }
+impl ::prost::Name for RehearsedTenant {
+    const NAME: &'static str = "RehearsedTenant";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RehearsedTenant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RehearsedTenant".into()
+    }
+}
 /// Response of ListBulkMoveTenants.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListBulkMoveTenantsResponse {
@@ -2373,6 +2565,16 @@ pub struct ListBulkMoveTenantsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListBulkMoveTenantsResponse {
+    const NAME: &'static str = "ListBulkMoveTenantsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListBulkMoveTenantsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListBulkMoveTenantsResponse".into()
+    }
+}
 /// A tenant that could not be moved or promoted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MoveFailure {
@@ -2382,6 +2584,16 @@ pub struct MoveFailure {
     /// Reason, for people.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for MoveFailure {
+    const NAME: &'static str = "MoveFailure";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MoveFailure".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MoveFailure".into()
+    }
 }
 /// Progress of a bulk move.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2473,6 +2685,16 @@ pub mod bulk_move_progress {
         }
     }
 }
+impl ::prost::Name for BulkMoveProgress {
+    const NAME: &'static str = "BulkMoveProgress";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.BulkMoveProgress".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.BulkMoveProgress".into()
+    }
+}
 /// Plan of a bulk move: what it would do, as the node sees it now.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BulkMovePlan {
@@ -2503,13 +2725,13 @@ pub struct BulkMovePlan {
     /// Bytes of keys and values that would be copied first, for targets without a copy; absent: unknown.
     #[prost(uint64, optional, tag = "9")]
     pub copy_bytes: ::core::option::Option<u64>,
-    /// Largest lag of a target's copy; absent: unknown, or there is none.
+    /// How far a target's copy is behind at most; absent: unknown, or there is none.
     #[prost(message, optional, tag = "10")]
     pub lag: ::core::option::Option<::prost_types::Duration>,
     /// Longest pause of a tenant's writes to expect, from the round trip between home and target; absent: unknown.
     #[prost(message, optional, tag = "11")]
     pub pause: ::core::option::Option<::prost_types::Duration>,
-    /// Advice to consider first, in words.
+    /// What is to be known first, in words.
     #[prost(string, repeated, tag = "12")]
     pub advice: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -2531,6 +2753,26 @@ pub mod bulk_move_plan {
         #[prost(uint64, tag = "4")]
         pub copies: u64,
     }
+    impl ::prost::Name for Target {
+        const NAME: &'static str = "Target";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.BulkMovePlan.Target".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.BulkMovePlan.Target".into()
+        }
+    }
+}
+impl ::prost::Name for BulkMovePlan {
+    const NAME: &'static str = "BulkMovePlan";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.BulkMovePlan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.BulkMovePlan".into()
+    }
 }
 /// Response of a bulk move that has moved every tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2538,6 +2780,16 @@ pub struct BulkMoveResponse {
     /// Number of tenants that were moved.
     #[prost(uint64, tag = "1")]
     pub moved: u64,
+}
+impl ::prost::Name for BulkMoveResponse {
+    const NAME: &'static str = "BulkMoveResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.BulkMoveResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.BulkMoveResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod bulk_move_service_client {
@@ -2649,7 +2901,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/DrainRegion",
             );
@@ -2677,7 +2929,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/UndrainRegion",
             );
@@ -2705,7 +2957,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/FailbackRegion",
             );
@@ -2733,7 +2985,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/RehearseRegion",
             );
@@ -2760,7 +3012,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/MoveTenants",
             );
@@ -2787,7 +3039,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/PauseBulkMove",
             );
@@ -2814,7 +3066,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/ResumeBulkMove",
             );
@@ -2842,7 +3094,7 @@ pub mod bulk_move_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.BulkMoveService/ListBulkMoveTenants",
             );
@@ -3049,7 +3301,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DrainRegionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3095,7 +3347,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UndrainRegionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3141,7 +3393,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FailbackRegionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3187,7 +3439,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RehearseRegionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3232,7 +3484,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MoveTenantsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3278,7 +3530,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PauseBulkMoveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3324,7 +3576,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeBulkMoveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3373,7 +3625,7 @@ pub mod bulk_move_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListBulkMoveTenantsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3442,15 +3694,45 @@ pub struct Cluster {
     #[prost(message, optional, tag = "3")]
     pub lease_ttl: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for Cluster {
+    const NAME: &'static str = "Cluster";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Cluster".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Cluster".into()
+    }
+}
 /// Request of GetCluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClusterRequest {}
+impl ::prost::Name for GetClusterRequest {
+    const NAME: &'static str = "GetClusterRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetClusterRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetClusterRequest".into()
+    }
+}
 /// Response of GetCluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClusterResponse {
     /// The settings.
     #[prost(message, optional, tag = "1")]
     pub cluster: ::core::option::Option<Cluster>,
+}
+impl ::prost::Name for GetClusterResponse {
+    const NAME: &'static str = "GetClusterResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetClusterResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetClusterResponse".into()
+    }
 }
 /// Request of UpdateCluster. INVALID if it names no setting.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3462,12 +3744,32 @@ pub struct UpdateClusterRequest {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for UpdateClusterRequest {
+    const NAME: &'static str = "UpdateClusterRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.UpdateClusterRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.UpdateClusterRequest".into()
+    }
+}
 /// Response of UpdateCluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateClusterResponse {
     /// The settings after the change.
     #[prost(message, optional, tag = "1")]
     pub cluster: ::core::option::Option<Cluster>,
+}
+impl ::prost::Name for UpdateClusterResponse {
+    const NAME: &'static str = "UpdateClusterResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.UpdateClusterResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.UpdateClusterResponse".into()
+    }
 }
 /// Request of FinishUpgrade.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3476,12 +3778,32 @@ pub struct FinishUpgradeRequest {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for FinishUpgradeRequest {
+    const NAME: &'static str = "FinishUpgradeRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.FinishUpgradeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.FinishUpgradeRequest".into()
+    }
+}
 /// Response of FinishUpgrade.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FinishUpgradeResponse {
     /// The settings after the change.
     #[prost(message, optional, tag = "1")]
     pub cluster: ::core::option::Option<Cluster>,
+}
+impl ::prost::Name for FinishUpgradeResponse {
+    const NAME: &'static str = "FinishUpgradeResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.FinishUpgradeResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.FinishUpgradeResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod cluster_service_client {
@@ -3591,7 +3913,7 @@ pub mod cluster_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ClusterService/GetCluster",
             );
@@ -3616,7 +3938,7 @@ pub mod cluster_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ClusterService/UpdateCluster",
             );
@@ -3646,7 +3968,7 @@ pub mod cluster_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ClusterService/FinishUpgrade",
             );
@@ -3807,7 +4129,7 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetClusterSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3852,7 +4174,7 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateClusterSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3897,7 +4219,7 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FinishUpgradeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3996,6 +4318,16 @@ pub struct Fork {
     #[prost(uint64, tag = "13")]
     pub replayed: u64,
 }
+impl ::prost::Name for Fork {
+    const NAME: &'static str = "Fork";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Fork".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Fork".into()
+    }
+}
 /// One key of a change that was cut.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForkEntry {
@@ -4027,6 +4359,16 @@ pub struct ForkEntry {
     #[prost(message, optional, tag = "9")]
     pub found_revision: ::core::option::Option<super::super::v1::Revision>,
 }
+impl ::prost::Name for ForkEntry {
+    const NAME: &'static str = "ForkEntry";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ForkEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ForkEntry".into()
+    }
+}
 /// Request of ListForks.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListForksRequest {
@@ -4046,6 +4388,16 @@ pub struct ListForksRequest {
     #[prost(string, tag = "5")]
     pub region: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListForksRequest {
+    const NAME: &'static str = "ListForksRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListForksRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListForksRequest".into()
+    }
+}
 /// Response of ListForks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListForksResponse {
@@ -4058,6 +4410,16 @@ pub struct ListForksResponse {
     /// Numbers of the groups whose forks this page lacks, because no leader of them answers.
     #[prost(uint32, repeated, tag = "3")]
     pub silent_groups: ::prost::alloc::vec::Vec<u32>,
+}
+impl ::prost::Name for ListForksResponse {
+    const NAME: &'static str = "ListForksResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListForksResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListForksResponse".into()
+    }
 }
 /// Request of ListForkEntries.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4078,6 +4440,16 @@ pub struct ListForkEntriesRequest {
     #[prost(uint32, tag = "5")]
     pub fork: u32,
 }
+impl ::prost::Name for ListForkEntriesRequest {
+    const NAME: &'static str = "ListForkEntriesRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListForkEntriesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListForkEntriesRequest".into()
+    }
+}
 /// Response of ListForkEntries.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListForkEntriesResponse {
@@ -4092,19 +4464,25 @@ pub struct ListForkEntriesResponse {
     #[prost(message, optional, tag = "3")]
     pub live_revision: ::core::option::Option<super::super::v1::Revision>,
 }
-/// Request of ReplayFork.
+impl ::prost::Name for ListForkEntriesResponse {
+    const NAME: &'static str = "ListForkEntriesResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListForkEntriesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListForkEntriesResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayForkRequest {
-    /// Largest number of changes in a page; a page ends early where they are long.
+    /// Most changes of a page; a page ends early where they are long.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
-    /// Token of the page; empty: the first one.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
-    /// Name of the tenant.
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
-    /// Number of the group that has the fork.
     #[prost(uint32, tag = "4")]
     pub group: u32,
     /// Number of the fork.
@@ -4122,20 +4500,28 @@ pub struct ReplayForkRequest {
     /// Only tell what would be done.
     #[prost(bool, tag = "9")]
     pub dry_run: bool,
-    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "10")]
     pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ReplayForkRequest {
+    const NAME: &'static str = "ReplayForkRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ReplayForkRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ReplayForkRequest".into()
+    }
 }
 /// Change of a fork that was to be written again.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayedChange {
-    /// Revision of the change in the fork.
+    /// The change in the fork.
     #[prost(message, optional, tag = "1")]
     pub revision: ::core::option::Option<super::super::v1::Revision>,
     /// Its class, as the tenant's home says.
     #[prost(enumeration = "ForkClass", tag = "2")]
     pub class: i32,
-    /// Outcome of its replay.
     #[prost(enumeration = "ReplayOutcome", tag = "3")]
     pub outcome: i32,
     /// Revision that it has on the tenant's history, if it was written or found.
@@ -4144,7 +4530,7 @@ pub struct ReplayedChange {
     /// Its keys.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// Keys of it that were changed since the fork point. Where the change was written it has replaced them, or was done
+    /// Those of its keys that were changed since the fork point. Where the change was written it has replaced them, or was done
     /// upon them.
     #[prost(message, repeated, tag = "6")]
     pub touched: ::prost::alloc::vec::Vec<TouchedKey>,
@@ -4152,31 +4538,57 @@ pub struct ReplayedChange {
     #[prost(string, tag = "7")]
     pub failure: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ReplayedChange {
+    const NAME: &'static str = "ReplayedChange";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ReplayedChange".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ReplayedChange".into()
+    }
+}
 /// Key that was changed since the fork point.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TouchedKey {
-    /// The key.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
     /// Its last change; absent: the key is gone.
     #[prost(message, optional, tag = "2")]
     pub live_revision: ::core::option::Option<super::super::v1::Revision>,
 }
-/// Response of ReplayFork.
+impl ::prost::Name for TouchedKey {
+    const NAME: &'static str = "TouchedKey";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.TouchedKey".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.TouchedKey".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayForkResponse {
-    /// Changes in the order of the fork; those that the key or prefix does not select are left out.
+    /// In the order of the fork; those that the key or prefix does not select are left out.
     #[prost(message, repeated, tag = "1")]
     pub changes: ::prost::alloc::vec::Vec<ReplayedChange>,
-    /// Token of the next page; empty: this is the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
-    /// Number of the home group that has done it.
+    /// Home at which it was done.
     #[prost(uint32, tag = "3")]
     pub home_group: u32,
-    /// Name of the home region.
     #[prost(string, tag = "4")]
     pub home_region: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ReplayForkResponse {
+    const NAME: &'static str = "ReplayForkResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ReplayForkResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ReplayForkResponse".into()
+    }
 }
 /// Request of DiscardFork.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4194,12 +4606,32 @@ pub struct DiscardForkRequest {
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for DiscardForkRequest {
+    const NAME: &'static str = "DiscardForkRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.DiscardForkRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.DiscardForkRequest".into()
+    }
+}
 /// Response of DiscardFork.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiscardForkResponse {
     /// The fork as it was.
     #[prost(message, optional, tag = "1")]
     pub fork: ::core::option::Option<Fork>,
+}
+impl ::prost::Name for DiscardForkResponse {
+    const NAME: &'static str = "DiscardForkResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.DiscardForkResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.DiscardForkResponse".into()
+    }
 }
 /// Effect of a change that was cut if it were written again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -4255,7 +4687,7 @@ impl ForkClass {
         }
     }
 }
-/// Outcome of the replay of a change.
+/// What became of a change of a fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReplayOutcome {
@@ -4408,7 +4840,7 @@ pub mod fork_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ForkService/ListForks",
             );
@@ -4434,7 +4866,7 @@ pub mod fork_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ForkService/ListForkEntries",
             );
@@ -4463,7 +4895,7 @@ pub mod fork_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ForkService/ReplayFork",
             );
@@ -4488,7 +4920,7 @@ pub mod fork_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.ForkService/DiscardFork",
             );
@@ -4656,7 +5088,7 @@ pub mod fork_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListForksSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4701,7 +5133,7 @@ pub mod fork_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListForkEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4746,7 +5178,7 @@ pub mod fork_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReplayForkSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4791,7 +5223,7 @@ pub mod fork_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DiscardForkSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4868,6 +5300,16 @@ pub struct Group {
     #[prost(message, optional, tag = "6")]
     pub status: ::core::option::Option<GroupStatus>,
 }
+impl ::prost::Name for Group {
+    const NAME: &'static str = "Group";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Group".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Group".into()
+    }
+}
 /// Status of a group, as one of its voters sees it: the leader if it responds.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupStatus {
@@ -4899,6 +5341,16 @@ pub struct GroupStatus {
     #[prost(message, optional, tag = "8")]
     pub no_lease_since: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for GroupStatus {
+    const NAME: &'static str = "GroupStatus";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GroupStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GroupStatus".into()
+    }
+}
 /// Status of one voter, as the leader sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VoterStatus {
@@ -4912,6 +5364,16 @@ pub struct VoterStatus {
     /// known, and where there is no median, as for `logged_time_ahead`.
     #[prost(message, optional, tag = "3")]
     pub clock_ahead: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for VoterStatus {
+    const NAME: &'static str = "VoterStatus";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.VoterStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.VoterStatus".into()
+    }
 }
 /// Progress of a seed: the copy of a tenant that a home makes for a group that does not follow it yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5018,6 +5480,16 @@ pub mod seed_progress {
         }
     }
 }
+impl ::prost::Name for SeedProgress {
+    const NAME: &'static str = "SeedProgress";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.SeedProgress".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.SeedProgress".into()
+    }
+}
 /// Request of ListGroups.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGroupsRequest {
@@ -5031,6 +5503,16 @@ pub struct ListGroupsRequest {
     #[prost(string, tag = "3")]
     pub region: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListGroupsRequest {
+    const NAME: &'static str = "ListGroupsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListGroupsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListGroupsRequest".into()
+    }
+}
 /// Response of ListGroups.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListGroupsResponse {
@@ -5041,6 +5523,16 @@ pub struct ListGroupsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListGroupsResponse {
+    const NAME: &'static str = "ListGroupsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListGroupsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListGroupsResponse".into()
+    }
+}
 /// Request of GetGroup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetGroupRequest {
@@ -5048,12 +5540,32 @@ pub struct GetGroupRequest {
     #[prost(uint32, tag = "1")]
     pub number: u32,
 }
+impl ::prost::Name for GetGroupRequest {
+    const NAME: &'static str = "GetGroupRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetGroupRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetGroupRequest".into()
+    }
+}
 /// Response of GetGroup.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetGroupResponse {
     /// The group.
     #[prost(message, optional, tag = "1")]
     pub group: ::core::option::Option<Group>,
+}
+impl ::prost::Name for GetGroupResponse {
+    const NAME: &'static str = "GetGroupResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetGroupResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetGroupResponse".into()
+    }
 }
 /// Request of MoveLeader.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5068,12 +5580,32 @@ pub struct MoveLeaderRequest {
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }
+impl ::prost::Name for MoveLeaderRequest {
+    const NAME: &'static str = "MoveLeaderRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MoveLeaderRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MoveLeaderRequest".into()
+    }
+}
 /// Response of MoveLeader.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MoveLeaderResponse {
     /// The group, with its new leader.
     #[prost(message, optional, tag = "1")]
     pub group: ::core::option::Option<Group>,
+}
+impl ::prost::Name for MoveLeaderResponse {
+    const NAME: &'static str = "MoveLeaderResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MoveLeaderResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MoveLeaderResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod group_service_client {
@@ -5183,7 +5715,7 @@ pub mod group_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.GroupService/ListGroups",
             );
@@ -5209,7 +5741,7 @@ pub mod group_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.GroupService/GetGroup",
             );
@@ -5235,7 +5767,7 @@ pub mod group_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.GroupService/MoveLeader",
             );
@@ -5393,7 +5925,7 @@ pub mod group_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListGroupsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5438,7 +5970,7 @@ pub mod group_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetGroupSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5483,7 +6015,7 @@ pub mod group_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MoveLeaderSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5569,6 +6101,16 @@ pub struct Node {
     #[prost(string, tag = "9")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Node {
+    const NAME: &'static str = "Node";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Node".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Node".into()
+    }
+}
 /// Status of a node, as it reports it itself.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeStatus {
@@ -5606,6 +6148,16 @@ pub struct NodeStatus {
     #[prost(string, repeated, tag = "11")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for NodeStatus {
+    const NAME: &'static str = "NodeStatus";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.NodeStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.NodeStatus".into()
+    }
+}
 /// Request of ListNodes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNodesRequest {
@@ -5619,6 +6171,16 @@ pub struct ListNodesRequest {
     #[prost(string, tag = "3")]
     pub region: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListNodesRequest {
+    const NAME: &'static str = "ListNodesRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListNodesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListNodesRequest".into()
+    }
+}
 /// Response of ListNodes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListNodesResponse {
@@ -5629,6 +6191,16 @@ pub struct ListNodesResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListNodesResponse {
+    const NAME: &'static str = "ListNodesResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListNodesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListNodesResponse".into()
+    }
+}
 /// Request of GetNode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetNodeRequest {
@@ -5636,12 +6208,32 @@ pub struct GetNodeRequest {
     #[prost(uint64, tag = "1")]
     pub number: u64,
 }
+impl ::prost::Name for GetNodeRequest {
+    const NAME: &'static str = "GetNodeRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetNodeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetNodeRequest".into()
+    }
+}
 /// Response of GetNode.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetNodeResponse {
     /// The node.
     #[prost(message, optional, tag = "1")]
     pub node: ::core::option::Option<Node>,
+}
+impl ::prost::Name for GetNodeResponse {
+    const NAME: &'static str = "GetNodeResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetNodeResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetNodeResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod node_service_client {
@@ -5751,7 +6343,7 @@ pub mod node_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.NodeService/ListNodes",
             );
@@ -5776,7 +6368,7 @@ pub mod node_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.NodeService/GetNode",
             );
@@ -5921,7 +6513,7 @@ pub mod node_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListNodesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5966,7 +6558,7 @@ pub mod node_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetNodeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6021,28 +6613,45 @@ pub mod node_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Request of SetRegionLossPolicy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRegionLossPolicyRequest {
     /// Name of the tenant.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
-    /// Policy to set.
     #[prost(message, optional, tag = "2")]
     pub policy: ::core::option::Option<RegionLossPolicy>,
-    /// Reason for the audit log, at most 256 bytes; may be empty.
+    /// For the audit.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Check only.
     #[prost(bool, tag = "4")]
     pub validate_only: bool,
 }
-/// Response of SetRegionLossPolicy.
+impl ::prost::Name for SetRegionLossPolicyRequest {
+    const NAME: &'static str = "SetRegionLossPolicyRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.SetRegionLossPolicyRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.SetRegionLossPolicyRequest".into()
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRegionLossPolicyResponse {
-    /// Policy that holds now, or would hold.
+    /// As it is now, or would be.
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<RegionLossPolicy>,
+}
+impl ::prost::Name for SetRegionLossPolicyResponse {
+    const NAME: &'static str = "SetRegionLossPolicyResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.SetRegionLossPolicyResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.SetRegionLossPolicyResponse".into()
+    }
 }
 /// Request of Promote.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6093,6 +6702,16 @@ pub mod promote_request {
         #[prost(string, repeated, tag = "1")]
         pub tenants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     }
+    impl ::prost::Name for Names {
+        const NAME: &'static str = "Names";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.PromoteRequest.Names".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.PromoteRequest.Names".into()
+        }
+    }
     /// Tenants to promote. INVALID if there is none.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Selection {
@@ -6105,6 +6724,16 @@ pub mod promote_request {
         /// Tenants by name.
         #[prost(message, tag = "3")]
         Tenants(Names),
+    }
+}
+impl ::prost::Name for PromoteRequest {
+    const NAME: &'static str = "PromoteRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromoteRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromoteRequest".into()
     }
 }
 /// Plan of a promotion: what it would do, from what the groups that answer have now. It is an estimate that is never
@@ -6144,8 +6773,8 @@ pub struct PromotionPlan {
     /// Reasons for which nothing would be promoted at all; empty: none.
     #[prost(string, repeated, tag = "11")]
     pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Rest of that wait, because the homes have not renewed their leases since: the wait of a promotion that began now.
-    /// Absent: not known, because the directory's leader does not answer.
+    /// What is left of that wait now, because the homes have not renewed their leases since: what a promotion that began now
+    /// would wait. Absent: not known, because the directory's leader does not answer.
     #[prost(message, optional, tag = "12")]
     pub wait_left: ::core::option::Option<::prost_types::Duration>,
 }
@@ -6170,6 +6799,16 @@ pub mod promotion_plan {
         #[prost(bool, tag = "5")]
         pub healthy: bool,
     }
+    impl ::prost::Name for Home {
+        const NAME: &'static str = "Home";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.PromotionPlan.Home".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.PromotionPlan.Home".into()
+        }
+    }
     /// Group to which tenants would go.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Target {
@@ -6179,6 +6818,26 @@ pub mod promotion_plan {
         /// Number of tenants that would go there.
         #[prost(uint64, tag = "2")]
         pub tenants: u64,
+    }
+    impl ::prost::Name for Target {
+        const NAME: &'static str = "Target";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.PromotionPlan.Target".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.PromotionPlan.Target".into()
+        }
+    }
+}
+impl ::prost::Name for PromotionPlan {
+    const NAME: &'static str = "PromotionPlan";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromotionPlan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromotionPlan".into()
     }
 }
 /// Tenant that would be promoted.
@@ -6215,6 +6874,16 @@ pub struct PlannedPromotion {
     /// Copies of the members of its replica set.
     #[prost(message, repeated, tag = "10")]
     pub copies: ::prost::alloc::vec::Vec<TenantCopy>,
+}
+impl ::prost::Name for PlannedPromotion {
+    const NAME: &'static str = "PlannedPromotion";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PlannedPromotion".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PlannedPromotion".into()
+    }
 }
 /// Copy of a tenant in a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6297,6 +6966,16 @@ pub mod tenant_copy {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for TenantCopy {
+    const NAME: &'static str = "TenantCopy";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.TenantCopy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.TenantCopy".into()
     }
 }
 /// Progress of a promotion.
@@ -6407,6 +7086,16 @@ pub mod promotion_progress {
         }
     }
 }
+impl ::prost::Name for PromotionProgress {
+    const NAME: &'static str = "PromotionProgress";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromotionProgress".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromotionProgress".into()
+    }
+}
 /// Options of a promotion, as they were requested. Each is as in PromoteRequest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PromotionOptions {
@@ -6429,6 +7118,16 @@ pub struct PromotionOptions {
     #[prost(bool, tag = "6")]
     pub is_down: bool,
 }
+impl ::prost::Name for PromotionOptions {
+    const NAME: &'static str = "PromotionOptions";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromotionOptions".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromotionOptions".into()
+    }
+}
 /// Response of a promotion that has succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PromoteResponse {
@@ -6442,6 +7141,16 @@ pub struct PromoteResponse {
     #[prost(uint64, tag = "3")]
     pub replaced: u64,
 }
+impl ::prost::Name for PromoteResponse {
+    const NAME: &'static str = "PromoteResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromoteResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromoteResponse".into()
+    }
+}
 /// Request of GetPromotionReport.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPromotionReportRequest {
@@ -6454,6 +7163,16 @@ pub struct GetPromotionReportRequest {
     /// Token from the previous page's response; empty: the first page.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for GetPromotionReportRequest {
+    const NAME: &'static str = "GetPromotionReportRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetPromotionReportRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetPromotionReportRequest".into()
+    }
 }
 /// Report of a promotion.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6469,6 +7188,16 @@ pub struct PromotionReport {
     /// Token of the next page; empty: this is the last one.
     #[prost(string, tag = "3")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for PromotionReport {
+    const NAME: &'static str = "PromotionReport";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromotionReport".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromotionReport".into()
+    }
 }
 /// Decision of a promotion for one tenant.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6617,6 +7346,16 @@ pub mod promoted_tenant {
         }
     }
 }
+impl ::prost::Name for PromotedTenant {
+    const NAME: &'static str = "PromotedTenant";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.PromotedTenant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.PromotedTenant".into()
+    }
+}
 /// Report of a member from its freeze.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreezeReport {
@@ -6638,6 +7377,16 @@ pub struct FreezeReport {
     /// Time up to which its copy has every acknowledged write, by a wall clock; absent: unknown.
     #[prost(message, optional, tag = "6")]
     pub fresh_as_of: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for FreezeReport {
+    const NAME: &'static str = "FreezeReport";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.FreezeReport".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.FreezeReport".into()
+    }
 }
 /// Generated client implementations.
 pub mod promotion_service_client {
@@ -6751,7 +7500,7 @@ pub mod promotion_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.PromotionService/Promote",
             );
@@ -6777,7 +7526,7 @@ pub mod promotion_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.PromotionService/GetPromotionReport",
             );
@@ -6791,7 +7540,7 @@ pub mod promotion_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Sets the policy for the loss of a tenant's home region. Not for tenants with `on_lease_loss` CONTINUE.
+        /// Sets what becomes of a tenant when its home region is lost. Not for tenants with `on_lease_loss` CONTINUE.
         pub async fn set_region_loss_policy(
             &mut self,
             request: impl tonic::IntoRequest<super::SetRegionLossPolicyRequest>,
@@ -6807,7 +7556,7 @@ pub mod promotion_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.PromotionService/SetRegionLossPolicy",
             );
@@ -6853,7 +7602,7 @@ pub mod promotion_service_server {
             &self,
             request: tonic::Request<super::GetPromotionReportRequest>,
         ) -> std::result::Result<tonic::Response<super::PromotionReport>, tonic::Status>;
-        /// Sets the policy for the loss of a tenant's home region. Not for tenants with `on_lease_loss` CONTINUE.
+        /// Sets what becomes of a tenant when its home region is lost. Not for tenants with `on_lease_loss` CONTINUE.
         async fn set_region_loss_policy(
             &self,
             request: tonic::Request<super::SetRegionLossPolicyRequest>,
@@ -6970,7 +7719,7 @@ pub mod promotion_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PromoteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7019,7 +7768,7 @@ pub mod promotion_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPromotionReportSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7068,7 +7817,7 @@ pub mod promotion_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetRegionLossPolicySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7130,6 +7879,16 @@ pub struct WatchOperationRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for WatchOperationRequest {
+    const NAME: &'static str = "WatchOperationRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.WatchOperationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.WatchOperationRequest".into()
+    }
+}
 /// State of the watched operation.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchOperationResponse {
@@ -7138,6 +7897,16 @@ pub struct WatchOperationResponse {
     pub operation: ::core::option::Option<
         super::super::super::google::longrunning::Operation,
     >,
+}
+impl ::prost::Name for WatchOperationResponse {
+    const NAME: &'static str = "WatchOperationResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.WatchOperationResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.WatchOperationResponse".into()
+    }
 }
 /// Metadata of every operation.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -7213,6 +7982,16 @@ pub mod operation_metadata {
         /// Time at which it was done, by the directory's logged time.
         #[prost(message, optional, tag = "2")]
         pub time: ::core::option::Option<::prost_types::Timestamp>,
+    }
+    impl ::prost::Name for Step {
+        const NAME: &'static str = "Step";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.OperationMetadata.Step".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.OperationMetadata.Step".into()
+        }
     }
     /// Kind of an operation.
     #[derive(
@@ -7329,6 +8108,16 @@ pub mod operation_metadata {
         }
     }
 }
+impl ::prost::Name for OperationMetadata {
+    const NAME: &'static str = "OperationMetadata";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.OperationMetadata".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.OperationMetadata".into()
+    }
+}
 /// Plan of a move: what it would do, as far as the asked node knows.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MovePlan {
@@ -7355,6 +8144,16 @@ pub struct MovePlan {
     #[prost(message, optional, tag = "7")]
     pub pause: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for MovePlan {
+    const NAME: &'static str = "MovePlan";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MovePlan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MovePlan".into()
+    }
+}
 /// Response of a move that has succeeded.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MoveTenantResponse {
@@ -7367,6 +8166,16 @@ pub struct MoveTenantResponse {
     /// Epoch in which the home has the tenant.
     #[prost(uint32, tag = "3")]
     pub epoch: u32,
+}
+impl ::prost::Name for MoveTenantResponse {
+    const NAME: &'static str = "MoveTenantResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.MoveTenantResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.MoveTenantResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod operation_service_client {
@@ -7477,7 +8286,7 @@ pub mod operation_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.OperationService/WatchOperation",
             );
@@ -7628,7 +8437,7 @@ pub mod operation_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7707,9 +8516,19 @@ pub struct Region {
     /// Name of the last operation that has rehearsed its loss with success; empty: none has.
     #[prost(string, tag = "7")]
     pub last_rehearsal: ::prost::alloc::string::String,
-    /// Time when that rehearsal ended.
+    /// When that ended.
     #[prost(message, optional, tag = "8")]
     pub last_rehearsal_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for Region {
+    const NAME: &'static str = "Region";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.Region".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.Region".into()
+    }
 }
 /// Lag of one group of the region behind a home that it follows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -7745,6 +8564,16 @@ pub struct FollowerLag {
     #[prost(uint64, tag = "10")]
     pub unreadable_tenants: u64,
 }
+impl ::prost::Name for FollowerLag {
+    const NAME: &'static str = "FollowerLag";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.FollowerLag".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.FollowerLag".into()
+    }
+}
 /// Request of ListRegions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRegionsRequest {
@@ -7754,6 +8583,16 @@ pub struct ListRegionsRequest {
     /// Token from the previous page's response; empty: the first page.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListRegionsRequest {
+    const NAME: &'static str = "ListRegionsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListRegionsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListRegionsRequest".into()
+    }
 }
 /// Response of ListRegions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -7765,12 +8604,32 @@ pub struct ListRegionsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListRegionsResponse {
+    const NAME: &'static str = "ListRegionsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListRegionsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListRegionsResponse".into()
+    }
+}
 /// Request of GetRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRegionRequest {
     /// Name of the region.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for GetRegionRequest {
+    const NAME: &'static str = "GetRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetRegionRequest".into()
+    }
 }
 /// Response of GetRegion.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -7791,55 +8650,82 @@ pub struct GetRegionResponse {
     #[prost(message, repeated, tag = "5")]
     pub seeds: ::prost::alloc::vec::Vec<SeedProgress>,
 }
-/// Request of GetReadiness.
+impl ::prost::Name for GetRegionResponse {
+    const NAME: &'static str = "GetRegionResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetRegionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetRegionResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetReadinessRequest {
     /// Name of the region; empty: every region that is home to tenants.
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
 }
-/// Response of GetReadiness.
+impl ::prost::Name for GetReadinessRequest {
+    const NAME: &'static str = "GetReadinessRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetReadinessRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetReadinessRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetReadinessResponse {
-    /// Regions by name.
+    /// By name.
     #[prost(message, repeated, tag = "1")]
     pub regions: ::prost::alloc::vec::Vec<RegionReadiness>,
 }
-/// Readiness of a region: the outcome of a promotion if the region were lost now.
+impl ::prost::Name for GetReadinessResponse {
+    const NAME: &'static str = "GetReadinessResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.GetReadinessResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.GetReadinessResponse".into()
+    }
+}
+/// What a promotion would do if the region were lost now.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegionReadiness {
-    /// Name of the region.
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
-    /// Wall-clock time of the check, at the node that was asked.
+    /// When it was found out, by the wall clock of the node that was asked.
     #[prost(message, optional, tag = "2")]
     pub check_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Number of tenants whose home is here, or that move here.
+    /// Tenants whose home is here, or that move here.
     #[prost(uint64, tag = "3")]
     pub tenants: u64,
-    /// Number of tenants that would get another home without further options.
+    /// Those that would get another home without further options.
     #[prost(uint64, tag = "4")]
     pub tenants_ready: u64,
-    /// Number of those of which acknowledged writes could be lost.
+    /// Those of them of which acknowledged writes could be lost.
     #[prost(uint64, tag = "5")]
     pub tenants_at_risk: u64,
-    /// Number of tenants that no region would serve until an option is given.
+    /// Those that would be served by no region until an option is given.
     #[prost(uint64, tag = "6")]
     pub tenants_blocked: u64,
-    /// Longest time for which no region would serve them, before the new homes take over.
+    /// How long no region would serve them at most, before the new homes take over.
     #[prost(message, optional, tag = "7")]
     pub wait_max: ::core::option::Option<::prost_types::Duration>,
     /// Longest window in which acknowledged writes could be lost, up to the end of the wait; absent: none can be, or it is not
     /// known for some.
     #[prost(message, optional, tag = "8")]
     pub loss_max: ::core::option::Option<::prost_types::Duration>,
-    /// Whether the loss of some tenants is unknown.
+    /// Whether it is not known for some.
     #[prost(bool, tag = "9")]
     pub loss_unknown: bool,
     /// Age of the oldest copy that would be chosen; absent: none would be, or it is not known for some.
     #[prost(message, optional, tag = "10")]
     pub lag_max: ::core::option::Option<::prost_types::Duration>,
-    /// Reasons for which nothing would be promoted without the options.
+    /// Why nothing would be promoted without the options.
     #[prost(string, repeated, tag = "11")]
     pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Options of `stead region promote` that it would need for some or all.
@@ -7851,9 +8737,19 @@ pub struct RegionReadiness {
     /// Name of the last operation that has rehearsed the loss of the region with success; empty: none has.
     #[prost(string, tag = "14")]
     pub last_rehearsal: ::prost::alloc::string::String,
-    /// Time when that rehearsal ended.
+    /// When that ended.
     #[prost(message, optional, tag = "15")]
     pub last_rehearsal_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for RegionReadiness {
+    const NAME: &'static str = "RegionReadiness";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RegionReadiness".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RegionReadiness".into()
+    }
 }
 /// Request of CreateRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -7871,12 +8767,32 @@ pub struct CreateRegionRequest {
     #[prost(bool, tag = "4")]
     pub validate_only: bool,
 }
+impl ::prost::Name for CreateRegionRequest {
+    const NAME: &'static str = "CreateRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.CreateRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.CreateRegionRequest".into()
+    }
+}
 /// Response of CreateRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRegionResponse {
     /// The region.
     #[prost(message, optional, tag = "1")]
     pub region: ::core::option::Option<Region>,
+}
+impl ::prost::Name for CreateRegionResponse {
+    const NAME: &'static str = "CreateRegionResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.CreateRegionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.CreateRegionResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod region_service_client {
@@ -7986,7 +8902,7 @@ pub mod region_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.RegionService/ListRegions",
             );
@@ -8011,7 +8927,7 @@ pub mod region_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.RegionService/GetRegion",
             );
@@ -8020,7 +8936,7 @@ pub mod region_service_client {
                 .insert(GrpcMethod::new("stead.admin.v1.RegionService", "GetRegion"));
             self.inner.unary(req, path, codec).await
         }
-        /// Returns the outcome of a promotion if a region were lost now: the dry run of one, with every group of the region taken for
+        /// What a promotion would do if a region were lost now: the dry run of one, with every group of the region taken for
         /// silent. Nothing is changed, and nothing is remembered: it is found out when it is asked for.
         pub async fn get_readiness(
             &mut self,
@@ -8037,7 +8953,7 @@ pub mod region_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.RegionService/GetReadiness",
             );
@@ -8063,7 +8979,7 @@ pub mod region_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.admin.v1.RegionService/CreateRegion",
             );
@@ -8103,7 +9019,7 @@ pub mod region_service_server {
             tonic::Response<super::GetRegionResponse>,
             tonic::Status,
         >;
-        /// Returns the outcome of a promotion if a region were lost now: the dry run of one, with every group of the region taken for
+        /// What a promotion would do if a region were lost now: the dry run of one, with every group of the region taken for
         /// silent. Nothing is changed, and nothing is remembered: it is found out when it is asked for.
         async fn get_readiness(
             &self,
@@ -8229,7 +9145,7 @@ pub mod region_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListRegionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -8274,7 +9190,7 @@ pub mod region_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetRegionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -8319,7 +9235,7 @@ pub mod region_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetReadinessSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -8364,7 +9280,7 @@ pub mod region_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateRegionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -9,6 +9,16 @@ pub struct ReadCopiesRequest {
     #[prost(uint64, repeated, tag = "2")]
     pub tenants: ::prost::alloc::vec::Vec<u64>,
 }
+impl ::prost::Name for ReadCopiesRequest {
+    const NAME: &'static str = "ReadCopiesRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadCopiesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadCopiesRequest".into()
+    }
+}
 /// Response of ReadCopies.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadCopiesResponse {
@@ -18,6 +28,16 @@ pub struct ReadCopiesResponse {
     /// Command of the directory with the group's reports, as `state::directory` encodes it.
     #[prost(bytes = "bytes", tag = "2")]
     pub reports: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for ReadCopiesResponse {
+    const NAME: &'static str = "ReadCopiesResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadCopiesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadCopiesResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod copy_service_client {
@@ -338,6 +358,16 @@ pub struct SampleDigestsRequest {
     #[prost(uint32, tag = "4")]
     pub wait_ms: u32,
 }
+impl ::prost::Name for SampleDigestsRequest {
+    const NAME: &'static str = "SampleDigestsRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SampleDigestsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SampleDigestsRequest".into()
+    }
+}
 /// Response of SampleDigests.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SampleDigestsResponse {
@@ -351,6 +381,16 @@ pub struct SampleDigestsResponse {
     #[prost(message, repeated, tag = "3")]
     pub samples: ::prost::alloc::vec::Vec<DigestSample>,
 }
+impl ::prost::Name for SampleDigestsResponse {
+    const NAME: &'static str = "SampleDigestsResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SampleDigestsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SampleDigestsResponse".into()
+    }
+}
 /// Digest of a copy at one revision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DigestSample {
@@ -360,6 +400,16 @@ pub struct DigestSample {
     /// Digest of its live keys, sixteen bytes, the highest first.
     #[prost(bytes = "bytes", tag = "2")]
     pub keys: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for DigestSample {
+    const NAME: &'static str = "DigestSample";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.DigestSample".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.DigestSample".into()
+    }
 }
 /// Generated client implementations.
 pub mod digest_service_client {
@@ -668,19 +718,36 @@ pub mod digest_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Request of ReadRenewals.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRenewalsRequest {
-    /// Numbers of the groups.
     #[prost(uint32, repeated, tag = "1")]
     pub groups: ::prost::alloc::vec::Vec<u32>,
 }
-/// Response of ReadRenewals.
+impl ::prost::Name for ReadRenewalsRequest {
+    const NAME: &'static str = "ReadRenewalsRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadRenewalsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadRenewalsRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRenewalsResponse {
-    /// Times for each group, in the order of the request: milliseconds since a voter of it last renewed, or since the leader leads.
+    /// For each group, in the order of the request: milliseconds since a voter of it last renewed, or since the leader leads.
     #[prost(uint64, repeated, tag = "1")]
     pub since_ms: ::prost::alloc::vec::Vec<u64>,
+}
+impl ::prost::Name for ReadRenewalsResponse {
+    const NAME: &'static str = "ReadRenewalsResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadRenewalsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadRenewalsResponse".into()
+    }
 }
 /// Request of Watch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -691,6 +758,16 @@ pub struct WatchRequest {
     /// Index of that version; zero: none.
     #[prost(uint64, tag = "2")]
     pub index: u64,
+}
+impl ::prost::Name for WatchRequest {
+    const NAME: &'static str = "WatchRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.WatchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.WatchRequest".into()
+    }
 }
 /// Part of a snapshot, or changes after it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -708,9 +785,29 @@ pub struct WatchResponse {
     #[prost(uint64, tag = "4")]
     pub index: u64,
 }
+impl ::prost::Name for WatchResponse {
+    const NAME: &'static str = "WatchResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.WatchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.WatchResponse".into()
+    }
+}
 /// Request of ReadVersion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadVersionRequest {}
+impl ::prost::Name for ReadVersionRequest {
+    const NAME: &'static str = "ReadVersionRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadVersionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadVersionRequest".into()
+    }
+}
 /// Response of ReadVersion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadVersionResponse {
@@ -721,12 +818,32 @@ pub struct ReadVersionResponse {
     #[prost(uint64, tag = "2")]
     pub index: u64,
 }
+impl ::prost::Name for ReadVersionResponse {
+    const NAME: &'static str = "ReadVersionResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadVersionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadVersionResponse".into()
+    }
+}
 /// Request of Propose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposeRequest {
     /// The command. INVALID if the leader cannot decode it, because its version is another one.
     #[prost(bytes = "bytes", tag = "1")]
     pub command: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for ProposeRequest {
+    const NAME: &'static str = "ProposeRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ProposeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ProposeRequest".into()
+    }
 }
 /// Response of Propose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -741,6 +858,16 @@ pub struct ProposeResponse {
     #[prost(uint64, tag = "3")]
     pub index: u64,
 }
+impl ::prost::Name for ProposeResponse {
+    const NAME: &'static str = "ProposeResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ProposeResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ProposeResponse".into()
+    }
+}
 /// Request of Report.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportRequest {
@@ -748,12 +875,32 @@ pub struct ReportRequest {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub commands: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
+impl ::prost::Name for ReportRequest {
+    const NAME: &'static str = "ReportRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReportRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReportRequest".into()
+    }
+}
 /// Response of Report.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {
     /// One result for each command, in their order.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+impl ::prost::Name for ReportResponse {
+    const NAME: &'static str = "ReportResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReportResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReportResponse".into()
+    }
 }
 /// Request of RenewLease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -776,6 +923,16 @@ pub struct RenewLeaseRequest {
     /// Highest feature level that the node supports.
     #[prost(uint32, tag = "6")]
     pub feature_level: u32,
+}
+impl ::prost::Name for RenewLeaseRequest {
+    const NAME: &'static str = "RenewLeaseRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.RenewLeaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.RenewLeaseRequest".into()
+    }
 }
 /// Response of RenewLease.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -800,6 +957,16 @@ pub struct RenewLeaseResponse {
     #[prost(bool, tag = "6")]
     pub has_all_fences: bool,
 }
+impl ::prost::Name for RenewLeaseResponse {
+    const NAME: &'static str = "RenewLeaseResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.RenewLeaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.RenewLeaseResponse".into()
+    }
+}
 /// Change of a tenant's fence.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FenceChange {
@@ -809,6 +976,16 @@ pub struct FenceChange {
     /// Epoch below which no group may serve it.
     #[prost(uint32, tag = "2")]
     pub epoch: u32,
+}
+impl ::prost::Name for FenceChange {
+    const NAME: &'static str = "FenceChange";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FenceChange".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FenceChange".into()
+    }
 }
 /// Request of ReadOperations.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -837,6 +1014,16 @@ pub struct ReadOperationsRequest {
     #[prost(uint64, tag = "7")]
     pub index: u64,
 }
+impl ::prost::Name for ReadOperationsRequest {
+    const NAME: &'static str = "ReadOperationsRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadOperationsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadOperationsRequest".into()
+    }
+}
 /// Response of ReadOperations.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadOperationsResponse {
@@ -853,6 +1040,16 @@ pub struct ReadOperationsResponse {
     #[prost(bool, tag = "4")]
     pub more: bool,
 }
+impl ::prost::Name for ReadOperationsResponse {
+    const NAME: &'static str = "ReadOperationsResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadOperationsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadOperationsResponse".into()
+    }
+}
 /// Request of ReadBulkMoveTenants.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadBulkMoveTenantsRequest {
@@ -866,6 +1063,16 @@ pub struct ReadBulkMoveTenantsRequest {
     #[prost(uint32, tag = "3")]
     pub limit: u32,
 }
+impl ::prost::Name for ReadBulkMoveTenantsRequest {
+    const NAME: &'static str = "ReadBulkMoveTenantsRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadBulkMoveTenantsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadBulkMoveTenantsRequest".into()
+    }
+}
 /// Response of ReadBulkMoveTenants.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadBulkMoveTenantsResponse {
@@ -876,6 +1083,16 @@ pub struct ReadBulkMoveTenantsResponse {
     #[prost(bool, tag = "2")]
     pub more: bool,
 }
+impl ::prost::Name for ReadBulkMoveTenantsResponse {
+    const NAME: &'static str = "ReadBulkMoveTenantsResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadBulkMoveTenantsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadBulkMoveTenantsResponse".into()
+    }
+}
 /// A tenant of a bulk move.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BulkMoveTenant {
@@ -885,6 +1102,16 @@ pub struct BulkMoveTenant {
     /// Record of its move, in the state crate's codec.
     #[prost(bytes = "bytes", tag = "2")]
     pub item: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for BulkMoveTenant {
+    const NAME: &'static str = "BulkMoveTenant";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.BulkMoveTenant".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.BulkMoveTenant".into()
+    }
 }
 /// Request of ReadPromotionItems.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -899,6 +1126,16 @@ pub struct ReadPromotionItemsRequest {
     #[prost(uint32, tag = "3")]
     pub limit: u32,
 }
+impl ::prost::Name for ReadPromotionItemsRequest {
+    const NAME: &'static str = "ReadPromotionItemsRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadPromotionItemsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadPromotionItemsRequest".into()
+    }
+}
 /// Response of ReadPromotionItems.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadPromotionItemsResponse {
@@ -909,6 +1146,16 @@ pub struct ReadPromotionItemsResponse {
     #[prost(bool, tag = "2")]
     pub more: bool,
 }
+impl ::prost::Name for ReadPromotionItemsResponse {
+    const NAME: &'static str = "ReadPromotionItemsResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadPromotionItemsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadPromotionItemsResponse".into()
+    }
+}
 /// A tenant of a promotion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PromotionItem {
@@ -918,6 +1165,16 @@ pub struct PromotionItem {
     /// Record of its promotion, in the state crate's codec.
     #[prost(bytes = "bytes", tag = "2")]
     pub item: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for PromotionItem {
+    const NAME: &'static str = "PromotionItem";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.PromotionItem".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.PromotionItem".into()
+    }
 }
 /// Generated client implementations.
 pub mod directory_service_client {
@@ -1231,7 +1488,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Returns how long ago voters of groups renewed their leases, as the leader that is asked has noted. Leader only.
+        /// How long ago voters of groups have renewed their leases, as the leader that is asked has noted. Leader only.
         pub async fn read_renewals(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadRenewalsRequest>,
@@ -1336,7 +1593,7 @@ pub mod directory_service_server {
             tonic::Response<super::ReadPromotionItemsResponse>,
             tonic::Status,
         >;
-        /// Returns how long ago voters of groups renewed their leases, as the leader that is asked has noted. Leader only.
+        /// How long ago voters of groups have renewed their leases, as the leader that is asked has noted. Leader only.
         async fn read_renewals(
             &self,
             request: tonic::Request<super::ReadRenewalsRequest>,
@@ -1888,6 +2145,16 @@ pub struct FeedOffset {
     #[prost(uint64, tag = "2")]
     pub index: u64,
 }
+impl ::prost::Name for FeedOffset {
+    const NAME: &'static str = "FeedOffset";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedOffset".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedOffset".into()
+    }
+}
 /// Message of the follower. The first one is `open`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeRequest {
@@ -1918,6 +2185,16 @@ pub mod subscribe_request {
         /// Reports that the follower is the heir of a move.
         #[prost(message, tag = "6")]
         Heir(super::FeedHeir),
+    }
+}
+impl ::prost::Name for SubscribeRequest {
+    const NAME: &'static str = "SubscribeRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SubscribeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SubscribeRequest".into()
     }
 }
 /// Message of the home.
@@ -1955,6 +2232,16 @@ pub mod subscribe_response {
         Baton(super::FeedBaton),
     }
 }
+impl ::prost::Name for SubscribeResponse {
+    const NAME: &'static str = "SubscribeResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SubscribeResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SubscribeResponse".into()
+    }
+}
 /// First message of a follower. Pages of FeedListing follow at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedOpen {
@@ -1971,6 +2258,16 @@ pub struct FeedOpen {
     #[prost(string, repeated, tag = "6")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for FeedOpen {
+    const NAME: &'static str = "FeedOpen";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedOpen".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedOpen".into()
+    }
+}
 /// A page of the tenants of this home that the follower holds. All pages are in force with the last one; the stream is
 /// opened then.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1984,6 +2281,16 @@ pub struct FeedListing {
     /// This page is the last one.
     #[prost(bool, tag = "3")]
     pub last: bool,
+}
+impl ::prost::Name for FeedListing {
+    const NAME: &'static str = "FeedListing";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedListing".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedListing".into()
+    }
 }
 /// Position of a tenant's copy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2004,6 +2311,16 @@ pub struct FeedPosition {
     #[prost(uint64, tag = "5")]
     pub seed: u64,
 }
+impl ::prost::Name for FeedPosition {
+    const NAME: &'static str = "FeedPosition";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedPosition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedPosition".into()
+    }
+}
 /// Requests that the stream speaks for a tenant from here on. The attempt has begun in the follower's log; each message
 /// about the tenant from here on echoes its number, and one that belongs to an earlier attempt is void.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2011,6 +2328,16 @@ pub struct FeedAttach {
     /// The tenant, the attempt, and the revision after which it lacks changes.
     #[prost(message, optional, tag = "1")]
     pub position: ::core::option::Option<FeedPosition>,
+}
+impl ::prost::Name for FeedAttach {
+    const NAME: &'static str = "FeedAttach";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedAttach".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedAttach".into()
+    }
 }
 /// Acknowledgement of what the follower group has applied.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2028,12 +2355,32 @@ pub struct FeedAck {
     #[prost(message, repeated, tag = "4")]
     pub detached: ::prost::alloc::vec::Vec<FeedPosition>,
 }
+impl ::prost::Name for FeedAck {
+    const NAME: &'static str = "FeedAck";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedAck".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedAck".into()
+    }
+}
 /// Requests a freshness proof.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedPing {
     /// Number of the ping, chosen by the follower.
     #[prost(uint64, tag = "1")]
     pub number: u64,
+}
+impl ::prost::Name for FeedPing {
+    const NAME: &'static str = "FeedPing";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedPing".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedPing".into()
+    }
 }
 /// Response to FeedOpen and its listing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2049,12 +2396,32 @@ pub struct FeedOpened {
     #[prost(string, repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for FeedOpened {
+    const NAME: &'static str = "FeedOpened";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedOpened".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedOpened".into()
+    }
+}
 /// Another node leads the home group, or none does. The stream ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedNotLeader {
     /// Number of the node that leads; zero: not known.
     #[prost(uint64, tag = "1")]
     pub leader: u64,
+}
+impl ::prost::Name for FeedNotLeader {
+    const NAME: &'static str = "FeedNotLeader";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedNotLeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedNotLeader".into()
+    }
 }
 /// Changes of some tenants, in each tenant's order.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2076,6 +2443,16 @@ pub struct FeedBatch {
     #[prost(uint32, tag = "5")]
     pub raw_len: u32,
 }
+impl ::prost::Name for FeedBatch {
+    const NAME: &'static str = "FeedBatch";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedBatch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedBatch".into()
+    }
+}
 /// One tenant's part of a batch: records for the follower's log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedPart {
@@ -2091,6 +2468,16 @@ pub struct FeedPart {
     /// Number of the session's attempt.
     #[prost(uint64, tag = "4")]
     pub attach: u64,
+}
+impl ::prost::Name for FeedPart {
+    const NAME: &'static str = "FeedPart";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedPart".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedPart".into()
+    }
 }
 /// A tenant is attached: from here on every batch has its changes. Those that the follower lacked have come before.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2114,6 +2501,16 @@ pub struct FeedAttached {
     /// Number of the attempt.
     #[prost(uint64, tag = "6")]
     pub attach: u64,
+}
+impl ::prost::Name for FeedAttached {
+    const NAME: &'static str = "FeedAttached";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedAttached".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedAttached".into()
+    }
 }
 /// The stream does not speak, or speaks no longer, for a tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2189,6 +2586,16 @@ pub mod feed_refused {
         }
     }
 }
+impl ::prost::Name for FeedRefused {
+    const NAME: &'static str = "FeedRefused";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedRefused".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedRefused".into()
+    }
+}
 /// Response to a ping, after a read index that was taken after it arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedPong {
@@ -2204,6 +2611,16 @@ pub struct FeedPong {
     /// Index of that version.
     #[prost(uint64, tag = "4")]
     pub view_index: u64,
+}
+impl ::prost::Name for FeedPong {
+    const NAME: &'static str = "FeedPong";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedPong".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedPong".into()
+    }
 }
 /// Hands a tenant over: everything up to the last change of the epoch that ends has come before it. Sent to the target
 /// of the move only, again and again until the home knows the target to own the tenant.
@@ -2222,6 +2639,16 @@ pub struct FeedBaton {
     #[prost(bytes = "bytes", tag = "4")]
     pub baton: ::prost::bytes::Bytes,
 }
+impl ::prost::Name for FeedBaton {
+    const NAME: &'static str = "FeedBaton";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedBaton".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedBaton".into()
+    }
+}
 /// The follower group is the heir of a move, and its leader can take the tenant over now. Repeated every second.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FeedHeir {
@@ -2237,6 +2664,16 @@ pub struct FeedHeir {
     /// Upper bound of the staleness of its copy, in milliseconds, by the freshness proofs it has.
     #[prost(uint64, tag = "4")]
     pub staleness_ms: u64,
+}
+impl ::prost::Name for FeedHeir {
+    const NAME: &'static str = "FeedHeir";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FeedHeir".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FeedHeir".into()
+    }
 }
 /// Request of Seed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2274,6 +2711,16 @@ pub struct SeedRequest {
     #[prost(uint64, tag = "10")]
     pub bytes_loaded: u64,
 }
+impl ::prost::Name for SeedRequest {
+    const NAME: &'static str = "SeedRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SeedRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SeedRequest".into()
+    }
+}
 /// Message of a seed. The stream ends after the last chunk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedResponse {
@@ -2300,6 +2747,16 @@ pub mod seed_response {
         Begun(super::SeedBegun),
     }
 }
+impl ::prost::Name for SeedResponse {
+    const NAME: &'static str = "SeedResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SeedResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SeedResponse".into()
+    }
+}
 /// Beginning of a new seed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeedBegun {
@@ -2309,6 +2766,16 @@ pub struct SeedBegun {
     /// Lineage of the home's copy.
     #[prost(bytes = "bytes", tag = "2")]
     pub lineage: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for SeedBegun {
+    const NAME: &'static str = "SeedBegun";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SeedBegun".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SeedBegun".into()
+    }
 }
 /// Part of a seed: a command for the follower's log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2320,6 +2787,16 @@ pub struct SeedChunk {
     #[prost(uint32, tag = "2")]
     pub raw_len: u32,
 }
+impl ::prost::Name for SeedChunk {
+    const NAME: &'static str = "SeedChunk";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.SeedChunk".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.SeedChunk".into()
+    }
+}
 /// Request of Freshness.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreshnessRequest {
@@ -2329,21 +2806,37 @@ pub struct FreshnessRequest {
     /// Somebody reads with a bound: proofs should be as young as they can be.
     #[prost(bool, tag = "2")]
     pub busy: bool,
-    /// No proof of the group itself, which costs a round among its voters.
-    #[prost(bool, tag = "3")]
-    pub skip_own: bool,
+}
+impl ::prost::Name for FreshnessRequest {
+    const NAME: &'static str = "FreshnessRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FreshnessRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FreshnessRequest".into()
+    }
 }
 /// Response of Freshness.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FreshnessResponse {
-    /// Proofs, one for each home that the node has one of. If it leads the group, there is one of the group itself, unless
-    /// that was to be skipped.
+    /// Proofs, one for each home that the node has one of. If it leads the group, there is one of the group itself.
     #[prost(message, repeated, tag = "1")]
     pub proofs: ::prost::alloc::vec::Vec<FreshnessProof>,
     /// Raft index of the group that the answering node has applied. The proofs count from there on: a tenant that was
     /// detached by then is not covered, and the stream's offset does not tell.
     #[prost(uint64, tag = "2")]
     pub applied: u64,
+}
+impl ::prost::Name for FreshnessResponse {
+    const NAME: &'static str = "FreshnessResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FreshnessResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FreshnessResponse".into()
+    }
 }
 /// Freshness proof: all tenants attached to a home are at most this old, at a node that has applied the offset and whose
 /// view has reached the version.
@@ -2364,6 +2857,16 @@ pub struct FreshnessProof {
     /// Index of that version.
     #[prost(uint64, tag = "5")]
     pub view_index: u64,
+}
+impl ::prost::Name for FreshnessProof {
+    const NAME: &'static str = "FreshnessProof";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.FreshnessProof".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.FreshnessProof".into()
+    }
 }
 /// Request of Pull.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2386,6 +2889,16 @@ pub struct PullRequest {
     /// Last change that the asking group has, as one number.
     #[prost(uint64, tag = "6")]
     pub after: u64,
+}
+impl ::prost::Name for PullRequest {
+    const NAME: &'static str = "PullRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.PullRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.PullRequest".into()
+    }
 }
 /// Message of a pull. `refused` and `end` are the last ones.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2410,6 +2923,16 @@ pub mod pull_response {
         End(super::PullEnd),
     }
 }
+impl ::prost::Name for PullResponse {
+    const NAME: &'static str = "PullResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.PullResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.PullResponse".into()
+    }
+}
 /// Changes for the log of the group that asked, in their order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullPage {
@@ -2426,12 +2949,32 @@ pub struct PullPage {
     #[prost(uint64, tag = "4")]
     pub last: u64,
 }
+impl ::prost::Name for PullPage {
+    const NAME: &'static str = "PullPage";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.PullPage".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.PullPage".into()
+    }
+}
 /// End of a pull: the node has sent everything that its group holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullEnd {
     /// Last change of the group, as one number.
     #[prost(uint64, tag = "1")]
     pub last: u64,
+}
+impl ::prost::Name for PullEnd {
+    const NAME: &'static str = "PullEnd";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.PullEnd".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.PullEnd".into()
+    }
 }
 /// Refusal of a pull.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2492,6 +3035,16 @@ pub mod pull_refused {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for PullRefused {
+    const NAME: &'static str = "PullRefused";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.PullRefused".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.PullRefused".into()
     }
 }
 /// Generated client implementations.
@@ -3076,6 +3629,16 @@ pub struct ForwardedOperation {
     #[prost(uint64, tag = "7")]
     pub view_index: u64,
 }
+impl ::prost::Name for ForwardedOperation {
+    const NAME: &'static str = "ForwardedOperation";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ForwardedOperation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ForwardedOperation".into()
+    }
+}
 /// Message of the node that forwards.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardRequest {
@@ -3085,6 +3648,16 @@ pub struct ForwardRequest {
     /// Ids of operations whose caller has gone: those that have not begun are dropped, and answered all the same.
     #[prost(uint64, repeated, tag = "2")]
     pub cancel_ids: ::prost::alloc::vec::Vec<u64>,
+}
+impl ::prost::Name for ForwardRequest {
+    const NAME: &'static str = "ForwardRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ForwardRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ForwardRequest".into()
+    }
 }
 /// A watch, and the reason why it was forwarded. Fields are as in ForwardedOperation, but nothing is queued: a receiver
 /// whose view has not reached the epoch ends the watch, and its caller begins it again.
@@ -3109,6 +3682,16 @@ pub struct ForwardWatchRequest {
     #[prost(bool, tag = "6")]
     pub at_home: bool,
 }
+impl ::prost::Name for ForwardWatchRequest {
+    const NAME: &'static str = "ForwardWatchRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ForwardWatchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ForwardWatchRequest".into()
+    }
+}
 /// Message of a forwarded watch.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardWatchResponse {
@@ -3116,12 +3699,32 @@ pub struct ForwardWatchResponse {
     #[prost(message, optional, tag = "1")]
     pub response: ::core::option::Option<super::super::v1::WatchResponse>,
 }
+impl ::prost::Name for ForwardWatchResponse {
+    const NAME: &'static str = "ForwardWatchResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ForwardWatchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ForwardWatchResponse".into()
+    }
+}
 /// Message of the node that serves.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardResponse {
     /// Responses for the operations' callers, unchanged except for the id.
     #[prost(message, repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<super::super::v1::Answer>,
+}
+impl ::prost::Name for ForwardResponse {
+    const NAME: &'static str = "ForwardResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ForwardResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ForwardResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod forward_service_client {
@@ -3538,6 +4141,16 @@ pub struct RaftEnvelope {
     /// The body, in the layout of its kind.
     #[prost(bytes = "bytes", tag = "7")]
     pub body: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for RaftEnvelope {
+    const NAME: &'static str = "RaftEnvelope";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.RaftEnvelope".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.RaftEnvelope".into()
+    }
 }
 /// Generated client implementations.
 pub mod raft_service_client {
@@ -4076,7 +4689,6 @@ pub mod raft_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Request of ReplayChanges.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayChangesRequest {
     /// Group that is the tenant's home, as the sender knows it.
@@ -4085,22 +4697,40 @@ pub struct ReplayChangesRequest {
     /// Number of the tenant.
     #[prost(uint64, tag = "2")]
     pub tenant: u64,
-    /// Only tell what would be done.
     #[prost(bool, tag = "3")]
     pub dry_run: bool,
     /// Commands of the group's log, as `state::shard` encodes them.
     #[prost(bytes = "bytes", repeated, tag = "4")]
     pub commands: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-/// Response of ReplayChanges.
+impl ::prost::Name for ReplayChangesRequest {
+    const NAME: &'static str = "ReplayChangesRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReplayChangesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReplayChangesRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayChangesResponse {
-    /// Whether the node leads the group and the group owns the tenant. Else it has done nothing.
+    /// The node leads the group, which owns the tenant. Else it has done nothing.
     #[prost(bool, tag = "1")]
     pub is_home: bool,
-    /// Outcomes, one for each command, in their order, without the revision in the fork and the keys.
+    /// One for each command, in their order, without the revision in the fork and the keys.
     #[prost(message, repeated, tag = "2")]
     pub changes: ::prost::alloc::vec::Vec<super::super::admin::v1::ReplayedChange>,
+}
+impl ::prost::Name for ReplayChangesResponse {
+    const NAME: &'static str = "ReplayChangesResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReplayChangesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReplayChangesResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod replay_service_client {

@@ -9,6 +9,16 @@ pub struct DirectoryVersion {
     #[prost(uint64, tag = "2")]
     pub index: u64,
 }
+impl ::prost::Name for DirectoryVersion {
+    const NAME: &'static str = "DirectoryVersion";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DirectoryVersion".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DirectoryVersion".into()
+    }
+}
 /// Home and followers of a tenant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Route {
@@ -31,6 +41,16 @@ pub struct Route {
     #[prost(string, repeated, tag = "6")]
     pub follower_regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for Route {
+    const NAME: &'static str = "Route";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Route".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Route".into()
+    }
+}
 /// A node that takes requests.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -47,6 +67,16 @@ pub struct Endpoint {
     #[prost(uint32, repeated, tag = "4")]
     pub groups: ::prost::alloc::vec::Vec<u32>,
 }
+impl ::prost::Name for Endpoint {
+    const NAME: &'static str = "Endpoint";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Endpoint".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Endpoint".into()
+    }
+}
 /// A region and its nodes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Region {
@@ -60,12 +90,32 @@ pub struct Region {
     #[prost(message, repeated, tag = "3")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
 }
+impl ::prost::Name for Region {
+    const NAME: &'static str = "Region";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Region".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Region".into()
+    }
+}
 /// Request of Lookup.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LookupRequest {
     /// Name of the tenant.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for LookupRequest {
+    const NAME: &'static str = "LookupRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.LookupRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.LookupRequest".into()
+    }
 }
 /// Response of Lookup.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -77,12 +127,32 @@ pub struct LookupResponse {
     #[prost(message, optional, tag = "2")]
     pub version: ::core::option::Option<DirectoryVersion>,
 }
+impl ::prost::Name for LookupResponse {
+    const NAME: &'static str = "LookupResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.LookupResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.LookupResponse".into()
+    }
+}
 /// Request of BatchLookup.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchLookupRequest {
     /// Names of the tenants, at most 1000.
     #[prost(string, repeated, tag = "1")]
     pub tenants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for BatchLookupRequest {
+    const NAME: &'static str = "BatchLookupRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.BatchLookupRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.BatchLookupRequest".into()
+    }
 }
 /// Response of BatchLookup.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -95,6 +165,16 @@ pub struct BatchLookupResponse {
     #[prost(message, optional, tag = "2")]
     pub version: ::core::option::Option<DirectoryVersion>,
 }
+impl ::prost::Name for BatchLookupResponse {
+    const NAME: &'static str = "BatchLookupResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.BatchLookupResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.BatchLookupResponse".into()
+    }
+}
 /// Request of DirectoryService.Watch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DirectoryServiceWatchRequest {
@@ -104,6 +184,16 @@ pub struct DirectoryServiceWatchRequest {
     /// Names of the tenants to watch, at most 1000; empty: all.
     #[prost(string, repeated, tag = "2")]
     pub tenants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for DirectoryServiceWatchRequest {
+    const NAME: &'static str = "DirectoryServiceWatchRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DirectoryServiceWatchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DirectoryServiceWatchRequest".into()
+    }
 }
 /// Part of a snapshot, or changes after it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -124,6 +214,16 @@ pub struct DirectoryServiceWatchResponse {
     #[prost(message, optional, tag = "5")]
     pub version: ::core::option::Option<DirectoryVersion>,
 }
+impl ::prost::Name for DirectoryServiceWatchResponse {
+    const NAME: &'static str = "DirectoryServiceWatchResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DirectoryServiceWatchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DirectoryServiceWatchResponse".into()
+    }
+}
 /// Request of ListRegions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRegionsRequest {
@@ -133,6 +233,16 @@ pub struct ListRegionsRequest {
     /// Token from the previous page's response; empty: the first page.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListRegionsRequest {
+    const NAME: &'static str = "ListRegionsRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ListRegionsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ListRegionsRequest".into()
+    }
 }
 /// Response of ListRegions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -146,6 +256,16 @@ pub struct ListRegionsResponse {
     /// Version of which the page is.
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<DirectoryVersion>,
+}
+impl ::prost::Name for ListRegionsResponse {
+    const NAME: &'static str = "ListRegionsResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ListRegionsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ListRegionsResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod directory_service_client {
@@ -253,7 +373,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.DirectoryService/Lookup",
             );
@@ -278,7 +398,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.DirectoryService/BatchLookup",
             );
@@ -305,7 +425,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.DirectoryService/Watch",
             );
@@ -330,7 +450,7 @@ pub mod directory_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.DirectoryService/ListRegions",
             );
@@ -498,7 +618,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LookupSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -543,7 +663,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchLookupSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -590,7 +710,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -635,7 +755,7 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListRegionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -700,6 +820,16 @@ pub struct Revision {
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
 }
+impl ::prost::Name for Revision {
+    const NAME: &'static str = "Revision";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Revision".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Revision".into()
+    }
+}
 /// Origin and position of a response. Every response of KvService has one, an error has none.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResponseHeader {
@@ -736,6 +866,16 @@ pub struct ResponseHeader {
     #[prost(bool, tag = "10")]
     pub unconfirmed: bool,
 }
+impl ::prost::Name for ResponseHeader {
+    const NAME: &'static str = "ResponseHeader";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ResponseHeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ResponseHeader".into()
+    }
+}
 /// Consistency of a read: how fresh it must be.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Consistency {
@@ -748,6 +888,16 @@ pub mod consistency {
     /// The newest state, which the home's leader answers.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Linearizable {}
+    impl ::prost::Name for Linearizable {
+        const NAME: &'static str = "Linearizable";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.Consistency.Linearizable".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.Consistency.Linearizable".into()
+        }
+    }
     /// At least the revisions that the session has seen. The copy of the asked region answers once it has reached them,
     /// and the home after a second of waiting.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -757,6 +907,16 @@ pub mod consistency {
         #[prost(bytes = "bytes", repeated, tag = "1")]
         pub tokens: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     }
+    impl ::prost::Name for Session {
+        const NAME: &'static str = "Session";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.Consistency.Session".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.Consistency.Session".into()
+        }
+    }
     /// A state with at most this staleness: from the copy of the asked region if it is fresh enough, else from the home.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Bounded {
@@ -764,9 +924,29 @@ pub mod consistency {
         #[prost(message, optional, tag = "1")]
         pub max_staleness: ::core::option::Option<::prost_types::Duration>,
     }
+    impl ::prost::Name for Bounded {
+        const NAME: &'static str = "Bounded";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.Consistency.Bounded".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.Consistency.Bounded".into()
+        }
+    }
     /// The state of the asked node, whatever its age. STALE_BEYOND_BOUND while its copy is still being made.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Local {}
+    impl ::prost::Name for Local {
+        const NAME: &'static str = "Local";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.Consistency.Local".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.Consistency.Local".into()
+        }
+    }
     /// Level of the consistency; absent: linearizable.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Level {
@@ -784,6 +964,16 @@ pub mod consistency {
         Local(Local),
     }
 }
+impl ::prost::Name for Consistency {
+    const NAME: &'static str = "Consistency";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Consistency".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Consistency".into()
+    }
+}
 /// Name of one write of one client: a write that is sent again with its key is never applied twice.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IdempotencyKey {
@@ -796,6 +986,16 @@ pub struct IdempotencyKey {
     /// Highest tenant time seen in any response when the write was first sent, in milliseconds; zero if there was none.
     #[prost(uint64, tag = "3")]
     pub first_sent_ms: u64,
+}
+impl ::prost::Name for IdempotencyKey {
+    const NAME: &'static str = "IdempotencyKey";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.IdempotencyKey".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.IdempotencyKey".into()
+    }
 }
 /// Condition of a write: if it does not hold, nothing is written and the error is CONDITION_FAILED.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -833,6 +1033,16 @@ pub mod precondition {
         CreateRevision(super::Revision),
     }
 }
+impl ::prost::Name for Precondition {
+    const NAME: &'static str = "Precondition";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Precondition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Precondition".into()
+    }
+}
 /// One key as of one revision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyValue {
@@ -855,6 +1065,16 @@ pub struct KeyValue {
     #[prost(message, optional, tag = "6")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
+impl ::prost::Name for KeyValue {
+    const NAME: &'static str = "KeyValue";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.KeyValue".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.KeyValue".into()
+    }
+}
 /// Request of Get.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -871,6 +1091,16 @@ pub struct GetRequest {
     #[prost(message, optional, tag = "4")]
     pub revision: ::core::option::Option<Revision>,
 }
+impl ::prost::Name for GetRequest {
+    const NAME: &'static str = "GetRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.GetRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.GetRequest".into()
+    }
+}
 /// Response of Get.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetResponse {
@@ -880,6 +1110,16 @@ pub struct GetResponse {
     /// The key and its value; absent if the key does not exist.
     #[prost(message, optional, tag = "2")]
     pub item: ::core::option::Option<KeyValue>,
+}
+impl ::prost::Name for GetResponse {
+    const NAME: &'static str = "GetResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.GetResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.GetResponse".into()
+    }
 }
 /// Request of BatchGet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -897,12 +1137,32 @@ pub struct BatchGetRequest {
     #[prost(message, optional, tag = "4")]
     pub revision: ::core::option::Option<Revision>,
 }
+impl ::prost::Name for BatchGetRequest {
+    const NAME: &'static str = "BatchGetRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.BatchGetRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.BatchGetRequest".into()
+    }
+}
 /// Result for one key of a BatchGet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchGetResult {
     /// The key and its value; absent if the key does not exist.
     #[prost(message, optional, tag = "1")]
     pub item: ::core::option::Option<KeyValue>,
+}
+impl ::prost::Name for BatchGetResult {
+    const NAME: &'static str = "BatchGetResult";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.BatchGetResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.BatchGetResult".into()
+    }
 }
 /// Response of BatchGet.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -913,6 +1173,16 @@ pub struct BatchGetResponse {
     /// One result for each requested key, in their order.
     #[prost(message, repeated, tag = "2")]
     pub results: ::prost::alloc::vec::Vec<BatchGetResult>,
+}
+impl ::prost::Name for BatchGetResponse {
+    const NAME: &'static str = "BatchGetResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.BatchGetResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.BatchGetResponse".into()
+    }
 }
 /// Request of Put.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -943,6 +1213,16 @@ pub struct PutRequest {
     #[prost(message, optional, tag = "8")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
 }
+impl ::prost::Name for PutRequest {
+    const NAME: &'static str = "PutRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.PutRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.PutRequest".into()
+    }
+}
 /// Response of Put.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutResponse {
@@ -955,6 +1235,16 @@ pub struct PutResponse {
     /// The write had happened before; this is its first outcome.
     #[prost(bool, tag = "3")]
     pub repeated_outcome: bool,
+}
+impl ::prost::Name for PutResponse {
+    const NAME: &'static str = "PutResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.PutResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.PutResponse".into()
+    }
 }
 /// Request of Delete.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -978,6 +1268,16 @@ pub struct DeleteRequest {
     #[prost(enumeration = "Durability", tag = "6")]
     pub durability: i32,
 }
+impl ::prost::Name for DeleteRequest {
+    const NAME: &'static str = "DeleteRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DeleteRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DeleteRequest".into()
+    }
+}
 /// Response of Delete.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteResponse {
@@ -993,6 +1293,16 @@ pub struct DeleteResponse {
     /// The write had happened before; this is its first outcome.
     #[prost(bool, tag = "4")]
     pub repeated_outcome: bool,
+}
+impl ::prost::Name for DeleteResponse {
+    const NAME: &'static str = "DeleteResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DeleteResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DeleteResponse".into()
+    }
 }
 /// Request of Increment.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1032,6 +1342,16 @@ pub struct IncrementRequest {
     #[prost(enumeration = "Durability", tag = "10")]
     pub durability: i32,
 }
+impl ::prost::Name for IncrementRequest {
+    const NAME: &'static str = "IncrementRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.IncrementRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.IncrementRequest".into()
+    }
+}
 /// Response of Increment.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IncrementResponse {
@@ -1052,6 +1372,16 @@ pub struct IncrementResponse {
     /// The write had happened before; this is its first outcome.
     #[prost(bool, tag = "5")]
     pub repeated_outcome: bool,
+}
+impl ::prost::Name for IncrementResponse {
+    const NAME: &'static str = "IncrementResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.IncrementResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.IncrementResponse".into()
+    }
 }
 /// Request of Append.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1082,6 +1412,16 @@ pub struct AppendRequest {
     #[prost(enumeration = "Durability", tag = "8")]
     pub durability: i32,
 }
+impl ::prost::Name for AppendRequest {
+    const NAME: &'static str = "AppendRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.AppendRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.AppendRequest".into()
+    }
+}
 /// Response of Append.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppendResponse {
@@ -1097,6 +1437,16 @@ pub struct AppendResponse {
     /// The write had happened before; this is its first outcome.
     #[prost(bool, tag = "4")]
     pub repeated_outcome: bool,
+}
+impl ::prost::Name for AppendResponse {
+    const NAME: &'static str = "AppendResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.AppendResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.AppendResponse".into()
+    }
 }
 /// Request of DeleteRange.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1123,6 +1473,16 @@ pub struct DeleteRangeRequest {
     #[prost(enumeration = "Durability", tag = "7")]
     pub durability: i32,
 }
+impl ::prost::Name for DeleteRangeRequest {
+    const NAME: &'static str = "DeleteRangeRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DeleteRangeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DeleteRangeRequest".into()
+    }
+}
 /// Response of DeleteRange.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteRangeResponse {
@@ -1147,6 +1507,16 @@ pub struct DeleteRangeResponse {
     /// An earlier call with the same idempotency key had removed the first keys.
     #[prost(bool, tag = "5")]
     pub repeated_outcome: bool,
+}
+impl ::prost::Name for DeleteRangeResponse {
+    const NAME: &'static str = "DeleteRangeResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.DeleteRangeResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.DeleteRangeResponse".into()
+    }
 }
 /// Condition on one key. Of a key that does not exist only `exists: false` holds, whatever the relation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1183,6 +1553,16 @@ pub mod compare {
         Value(::prost::bytes::Bytes),
     }
 }
+impl ::prost::Name for Compare {
+    const NAME: &'static str = "Compare";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Compare".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Compare".into()
+    }
+}
 /// One operation of a transaction: as the call of its name, without a precondition of its own.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TxnOperation {
@@ -1198,6 +1578,16 @@ pub mod txn_operation {
         /// Key to read, 1 to 4096 bytes.
         #[prost(bytes = "bytes", tag = "1")]
         pub key: ::prost::bytes::Bytes,
+    }
+    impl ::prost::Name for Get {
+        const NAME: &'static str = "Get";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnOperation.Get".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnOperation.Get".into()
+        }
     }
     /// Writes a key.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1215,6 +1605,16 @@ pub mod txn_operation {
         #[prost(bool, tag = "4")]
         pub want_previous: bool,
     }
+    impl ::prost::Name for Put {
+        const NAME: &'static str = "Put";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnOperation.Put".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnOperation.Put".into()
+        }
+    }
     /// Removes a key.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Delete {
@@ -1224,6 +1624,16 @@ pub mod txn_operation {
         /// The result has the key as it was before.
         #[prost(bool, tag = "2")]
         pub want_previous: bool,
+    }
+    impl ::prost::Name for Delete {
+        const NAME: &'static str = "Delete";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnOperation.Delete".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnOperation.Delete".into()
+        }
     }
     /// Adds to a number. If it would pass its floor or ceiling, nothing of the branch happens.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1247,6 +1657,16 @@ pub mod txn_operation {
         #[prost(bool, tag = "6")]
         pub want_previous: bool,
     }
+    impl ::prost::Name for Increment {
+        const NAME: &'static str = "Increment";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnOperation.Increment".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnOperation.Increment".into()
+        }
+    }
     /// Appends bytes to a value.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Append {
@@ -1262,6 +1682,16 @@ pub mod txn_operation {
         /// The result has the key as it was before.
         #[prost(bool, tag = "4")]
         pub want_previous: bool,
+    }
+    impl ::prost::Name for Append {
+        const NAME: &'static str = "Append";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnOperation.Append".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnOperation.Append".into()
+        }
     }
     /// Kind of the operation. INVALID if there is none.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
@@ -1281,6 +1711,16 @@ pub mod txn_operation {
         /// Appends bytes to a value.
         #[prost(message, tag = "5")]
         Append(Append),
+    }
+}
+impl ::prost::Name for TxnOperation {
+    const NAME: &'static str = "TxnOperation";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.TxnOperation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.TxnOperation".into()
     }
 }
 /// Request of Txn.
@@ -1307,6 +1747,16 @@ pub struct TxnRequest {
     #[prost(enumeration = "Durability", tag = "6")]
     pub durability: i32,
 }
+impl ::prost::Name for TxnRequest {
+    const NAME: &'static str = "TxnRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.TxnRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.TxnRequest".into()
+    }
+}
 /// Outcome of one operation of a transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TxnResult {
@@ -1323,12 +1773,32 @@ pub mod txn_result {
         #[prost(message, optional, tag = "1")]
         pub item: ::core::option::Option<super::KeyValue>,
     }
+    impl ::prost::Name for Get {
+        const NAME: &'static str = "Get";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnResult.Get".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnResult.Get".into()
+        }
+    }
     /// Outcome of a put.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Put {
         /// The key as it was before, if it existed and was requested.
         #[prost(message, optional, tag = "1")]
         pub previous: ::core::option::Option<super::KeyValue>,
+    }
+    impl ::prost::Name for Put {
+        const NAME: &'static str = "Put";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnResult.Put".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnResult.Put".into()
+        }
     }
     /// Outcome of a delete.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1340,6 +1810,16 @@ pub mod txn_result {
         #[prost(message, optional, tag = "2")]
         pub previous: ::core::option::Option<super::KeyValue>,
     }
+    impl ::prost::Name for Delete {
+        const NAME: &'static str = "Delete";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnResult.Delete".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnResult.Delete".into()
+        }
+    }
     /// Outcome of an increment.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Increment {
@@ -1350,6 +1830,16 @@ pub mod txn_result {
         #[prost(message, optional, tag = "2")]
         pub previous: ::core::option::Option<super::KeyValue>,
     }
+    impl ::prost::Name for Increment {
+        const NAME: &'static str = "Increment";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnResult.Increment".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnResult.Increment".into()
+        }
+    }
     /// Outcome of an append.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Append {
@@ -1359,6 +1849,16 @@ pub mod txn_result {
         /// The key as it was before, if it existed and was requested.
         #[prost(message, optional, tag = "2")]
         pub previous: ::core::option::Option<super::KeyValue>,
+    }
+    impl ::prost::Name for Append {
+        const NAME: &'static str = "Append";
+        const PACKAGE: &'static str = "stead.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.v1.TxnResult.Append".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.v1.TxnResult.Append".into()
+        }
     }
     /// Kind of the operation.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
@@ -1380,6 +1880,16 @@ pub mod txn_result {
         Append(Append),
     }
 }
+impl ::prost::Name for TxnResult {
+    const NAME: &'static str = "TxnResult";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.TxnResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.TxnResult".into()
+    }
+}
 /// Increment of a transaction that would have passed its floor or ceiling, so that nothing of its branch happened.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NotAdmitted {
@@ -1389,6 +1899,16 @@ pub struct NotAdmitted {
     /// Current value of the number.
     #[prost(sint64, tag = "2")]
     pub value: i64,
+}
+impl ::prost::Name for NotAdmitted {
+    const NAME: &'static str = "NotAdmitted";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.NotAdmitted".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.NotAdmitted".into()
+    }
 }
 /// Response of Txn.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1409,6 +1929,16 @@ pub struct TxnResponse {
     /// The transaction had happened before; this is its first outcome.
     #[prost(bool, tag = "5")]
     pub repeated_outcome: bool,
+}
+impl ::prost::Name for TxnResponse {
+    const NAME: &'static str = "TxnResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.TxnResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.TxnResponse".into()
+    }
 }
 /// Request of Scan.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1447,6 +1977,16 @@ pub struct ScanRequest {
     #[prost(message, optional, tag = "11")]
     pub revision: ::core::option::Option<Revision>,
 }
+impl ::prost::Name for ScanRequest {
+    const NAME: &'static str = "ScanRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ScanRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ScanRequest".into()
+    }
+}
 /// Response of Scan.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ScanResponse {
@@ -1462,6 +2002,16 @@ pub struct ScanResponse {
     /// Number of keys of this page; with count_only, of the whole range.
     #[prost(uint64, tag = "4")]
     pub count: u64,
+}
+impl ::prost::Name for ScanResponse {
+    const NAME: &'static str = "ScanResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ScanResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ScanResponse".into()
+    }
 }
 /// Request of ScanStream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1494,6 +2044,16 @@ pub struct ScanStreamRequest {
     #[prost(uint64, tag = "9")]
     pub limit: u64,
 }
+impl ::prost::Name for ScanStreamRequest {
+    const NAME: &'static str = "ScanStreamRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ScanStreamRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ScanStreamRequest".into()
+    }
+}
 /// One page of a ScanStream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ScanStreamResponse {
@@ -1503,6 +2063,16 @@ pub struct ScanStreamResponse {
     /// Keys of the page, in the requested order.
     #[prost(message, repeated, tag = "2")]
     pub items: ::prost::alloc::vec::Vec<KeyValue>,
+}
+impl ::prost::Name for ScanStreamResponse {
+    const NAME: &'static str = "ScanStreamResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ScanStreamResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ScanStreamResponse".into()
+    }
 }
 /// A range or prefix. A single key is the range from it to the same key with a zero byte appended.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1516,6 +2086,16 @@ pub struct KeyRange {
     /// Prefix that the keys begin with; together with a range both must hold. Empty: any.
     #[prost(bytes = "bytes", tag = "3")]
     pub prefix: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for KeyRange {
+    const NAME: &'static str = "KeyRange";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.KeyRange".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.KeyRange".into()
+    }
 }
 /// Begins a watch.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1559,12 +2139,32 @@ pub mod watch_create {
         ResumeToken(::prost::bytes::Bytes),
     }
 }
+impl ::prost::Name for WatchCreate {
+    const NAME: &'static str = "WatchCreate";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchCreate".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchCreate".into()
+    }
+}
 /// Ends a watch, which is answered with WatchEnded. An id that no watch of the stream has gets no response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCancel {
     /// Id of the watch.
     #[prost(uint64, tag = "1")]
     pub id: u64,
+}
+impl ::prost::Name for WatchCancel {
+    const NAME: &'static str = "WatchCancel";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchCancel".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchCancel".into()
+    }
 }
 /// Message of the caller on a stream of watches.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1586,6 +2186,16 @@ pub mod watch_request {
         Cancel(super::WatchCancel),
     }
 }
+impl ::prost::Name for WatchRequest {
+    const NAME: &'static str = "WatchRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchRequest".into()
+    }
+}
 /// One change of one key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Event {
@@ -1599,9 +2209,29 @@ pub struct Event {
     #[prost(message, optional, tag = "3")]
     pub previous: ::core::option::Option<KeyValue>,
 }
+impl ::prost::Name for Event {
+    const NAME: &'static str = "Event";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Event".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Event".into()
+    }
+}
 /// Beginning of a watch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCreated {}
+impl ::prost::Name for WatchCreated {
+    const NAME: &'static str = "WatchCreated";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchCreated".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchCreated".into()
+    }
+}
 /// Initial state of a watch, or a page of it: keys as of the header's revision.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchState {
@@ -1611,6 +2241,16 @@ pub struct WatchState {
     /// More pages follow; changes begin after the last one.
     #[prost(bool, tag = "2")]
     pub more: bool,
+}
+impl ::prost::Name for WatchState {
+    const NAME: &'static str = "WatchState";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchState".into()
+    }
 }
 /// Changes in their order.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1622,9 +2262,29 @@ pub struct WatchEvents {
     #[prost(bool, tag = "2")]
     pub more: bool,
 }
+impl ::prost::Name for WatchEvents {
+    const NAME: &'static str = "WatchEvents";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchEvents".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchEvents".into()
+    }
+}
 /// Progress of a watch: every change of its keys up to the header's revision was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchProgress {}
+impl ::prost::Name for WatchProgress {
+    const NAME: &'static str = "WatchProgress";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchProgress".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchProgress".into()
+    }
+}
 /// End of a watch, or the refusal of one. A WatchCreate with the id of a running watch is refused as INVALID with the
 /// field `create.id`, and only so: that watch goes on.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1632,6 +2292,16 @@ pub struct WatchEnded {
     /// Reason of the end; absent: the watch was cancelled.
     #[prost(message, optional, tag = "1")]
     pub error: ::core::option::Option<OperationError>,
+}
+impl ::prost::Name for WatchEnded {
+    const NAME: &'static str = "WatchEnded";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchEnded".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchEnded".into()
+    }
 }
 /// Message of one watch.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1670,6 +2340,16 @@ pub mod watch_response {
         /// The watch is over, or was refused.
         #[prost(message, tag = "8")]
         Ended(super::WatchEnded),
+    }
+}
+impl ::prost::Name for WatchResponse {
+    const NAME: &'static str = "WatchResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.WatchResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.WatchResponse".into()
     }
 }
 /// One operation of a pipeline.
@@ -1722,6 +2402,16 @@ pub mod operation {
         DeleteRange(super::DeleteRangeRequest),
     }
 }
+impl ::prost::Name for Operation {
+    const NAME: &'static str = "Operation";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Operation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Operation".into()
+    }
+}
 /// Message of the caller on a pipeline.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PipelineRequest {
@@ -1731,6 +2421,16 @@ pub struct PipelineRequest {
     /// Ids of operations whose caller has gone: those that have not begun are dropped, and answered DEADLINE_EXCEEDED.
     #[prost(uint64, repeated, tag = "2")]
     pub cancel_ids: ::prost::alloc::vec::Vec<u64>,
+}
+impl ::prost::Name for PipelineRequest {
+    const NAME: &'static str = "PipelineRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.PipelineRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.PipelineRequest".into()
+    }
 }
 /// Error of an operation, with the content of the gRPC status and google.rpc details of a unary call.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1753,6 +2453,16 @@ pub struct OperationError {
     /// Delay before a retry; absent where waiting does not help.
     #[prost(message, optional, tag = "5")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for OperationError {
+    const NAME: &'static str = "OperationError";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.OperationError".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.OperationError".into()
+    }
 }
 /// Response to one operation of a pipeline.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1801,12 +2511,32 @@ pub mod answer {
         DeleteRange(super::DeleteRangeResponse),
     }
 }
+impl ::prost::Name for Answer {
+    const NAME: &'static str = "Answer";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Answer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Answer".into()
+    }
+}
 /// Message of the node on a pipeline.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PipelineResponse {
     /// Responses to operations, in the order in which they were ready.
     #[prost(message, repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<Answer>,
+}
+impl ::prost::Name for PipelineResponse {
+    const NAME: &'static str = "PipelineResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.PipelineResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.PipelineResponse".into()
+    }
 }
 /// Role of a replica for a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2124,7 +2854,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Get");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Get"));
@@ -2146,7 +2876,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/BatchGet",
             );
@@ -2168,7 +2898,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Put");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Put"));
@@ -2187,7 +2917,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/Delete",
             );
@@ -2211,7 +2941,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/Increment",
             );
@@ -2233,7 +2963,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/Append",
             );
@@ -2257,7 +2987,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/DeleteRange",
             );
@@ -2279,7 +3009,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Txn");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Txn"));
@@ -2298,7 +3028,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Scan");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Scan"));
@@ -2320,7 +3050,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/ScanStream",
             );
@@ -2345,7 +3075,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static("/stead.v1.KvService/Watch");
             let mut req = request.into_streaming_request();
             req.extensions_mut().insert(GrpcMethod::new("stead.v1.KvService", "Watch"));
@@ -2368,7 +3098,7 @@ pub mod kv_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.KvService/Pipeline",
             );
@@ -2586,7 +3316,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2631,7 +3361,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchGetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2674,7 +3404,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PutSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2717,7 +3447,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2762,7 +3492,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = IncrementSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2805,7 +3535,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AppendSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2850,7 +3580,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteRangeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2893,7 +3623,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TxnSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2936,7 +3666,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ScanSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2982,7 +3712,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ScanStreamSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3030,7 +3760,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3078,7 +3808,7 @@ pub mod kv_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PipelineSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3133,23 +3863,28 @@ pub mod kv_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Request of CheckReceipts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckReceiptsRequest {
-    /// Name of the tenant.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
     /// Revisions of responses, at most 1000.
     #[prost(message, repeated, tag = "2")]
     pub revisions: ::prost::alloc::vec::Vec<Revision>,
 }
-/// Receipt of an acknowledged revision.
+impl ::prost::Name for CheckReceiptsRequest {
+    const NAME: &'static str = "CheckReceiptsRequest";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.CheckReceiptsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.CheckReceiptsRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipt {
-    /// The revision.
     #[prost(message, optional, tag = "1")]
     pub revision: ::core::option::Option<Revision>,
-    /// Its status.
     #[prost(enumeration = "ReceiptStatus", tag = "2")]
     pub status: i32,
     /// Revision under which it was written again.
@@ -3159,39 +3894,65 @@ pub struct Receipt {
     #[prost(message, repeated, tag = "4")]
     pub forks: ::prost::alloc::vec::Vec<ReceiptFork>,
 }
+impl ::prost::Name for Receipt {
+    const NAME: &'static str = "Receipt";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.Receipt".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.Receipt".into()
+    }
+}
 /// Fork that holds a revision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiptFork {
-    /// Number of the group that has the fork.
     #[prost(uint32, tag = "1")]
     pub group: u32,
-    /// Name of its region.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
     /// Number of the fork.
     #[prost(uint32, tag = "3")]
     pub fork: u32,
 }
-/// Response of CheckReceipts.
+impl ::prost::Name for ReceiptFork {
+    const NAME: &'static str = "ReceiptFork";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.ReceiptFork".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.ReceiptFork".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckReceiptsResponse {
-    /// Number of the tenant.
     #[prost(uint64, tag = "1")]
     pub tenant_number: u64,
-    /// Receipts in the order of the request.
+    /// In the order of the request.
     #[prost(message, repeated, tag = "2")]
     pub receipts: ::prost::alloc::vec::Vec<Receipt>,
     /// Version of the directory that the answer is of.
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<DirectoryVersion>,
-    /// Whether the home did not answer: revisions that were cut may have been written again all the same.
+    /// The home did not answer: revisions that were cut may have been written again all the same.
     #[prost(bool, tag = "4")]
     pub replays_unknown: bool,
     /// Groups that did not answer: they may hold what was cut.
     #[prost(uint32, repeated, tag = "5")]
     pub silent_groups: ::prost::alloc::vec::Vec<u32>,
 }
-/// Status of an acknowledged revision.
+impl ::prost::Name for CheckReceiptsResponse {
+    const NAME: &'static str = "CheckReceiptsResponse";
+    const PACKAGE: &'static str = "stead.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.v1.CheckReceiptsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.v1.CheckReceiptsResponse".into()
+    }
+}
+/// What became of an acknowledged revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReceiptStatus {
@@ -3246,7 +4007,7 @@ pub mod receipt_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Receipts of acknowledged writes: which of them have survived.
+    /// What became of acknowledged writes.
     #[derive(Debug, Clone)]
     pub struct ReceiptServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3327,8 +4088,8 @@ pub mod receipt_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Returns which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again
-        /// from a fork. Any node answers, by its view of the directory; of what was cut it asks the home.
+        /// Which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again from a
+        /// fork. Any node answers, by its view of the directory; of what was cut it asks the home.
         pub async fn check_receipts(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckReceiptsRequest>,
@@ -3344,7 +4105,7 @@ pub mod receipt_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::message_codec::MessageCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/stead.v1.ReceiptService/CheckReceipts",
             );
@@ -3368,8 +4129,8 @@ pub mod receipt_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ReceiptServiceServer.
     #[async_trait]
     pub trait ReceiptService: std::marker::Send + std::marker::Sync + 'static {
-        /// Returns which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again
-        /// from a fork. Any node answers, by its view of the directory; of what was cut it asks the home.
+        /// Which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again from a
+        /// fork. Any node answers, by its view of the directory; of what was cut it asks the home.
         async fn check_receipts(
             &self,
             request: tonic::Request<super::CheckReceiptsRequest>,
@@ -3378,7 +4139,7 @@ pub mod receipt_service_server {
             tonic::Status,
         >;
     }
-    /// Receipts of acknowledged writes: which of them have survived.
+    /// What became of acknowledged writes.
     #[derive(Debug)]
     pub struct ReceiptServiceServer<T> {
         inner: Arc<T>,
@@ -3485,7 +4246,7 @@ pub mod receipt_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CheckReceiptsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -51,7 +51,7 @@ pub(crate) use data_services::DataServices;
 
 use crate::{
     host::Host,
-    response::{self, MESSAGE_DECODE_MAX},
+    response::{self, MESSAGE_DECODE_MAX, REQUEST_DECODE_MAX},
 };
 
 /// Services of the peer listener that other crates supply.
@@ -65,7 +65,7 @@ pub(crate) struct PeerServices {
 /// Returns the router of the client listener, for services and operators.
 pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop: &CancellationToken) -> HttpRouter {
     let kv = KvServiceServer::new(kv::KvService::new(data_services.clone(), stop.clone()))
-        .max_decoding_message_size(MESSAGE_DECODE_MAX)
+        .max_decoding_message_size(REQUEST_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
     let mut routes = Routes::builder();
     routes
