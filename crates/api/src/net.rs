@@ -52,6 +52,10 @@ const WATCH_WINDOWS: FlowWindows = FlowWindows {
     stream: 512 << 10,
     connection: (1 << 31) - 1,
 };
+/// Most streams that are reset because of the other end before the connection is closed, and most cancelled streams whose
+/// late frames are still known: as many as a node has at once. Late answers to calls that were given up do not end others.
+const RESET_STREAMS_MAX: usize = 16_384;
+const CANCELLED_STREAMS_MAX: usize = 4_096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// HTTP/2 flow-control windows: bytes that may be in flight or wait to be read.
@@ -89,6 +93,8 @@ fn open(connect: &Connect, address: &str, keepalive: Keepalive, windows: FlowWin
         .keep_alive_while_idle(true)
         .initial_stream_window_size(windows.stream)
         .initial_connection_window_size(windows.connection)
+        .http2_max_local_error_reset_streams(RESET_STREAMS_MAX)
+        .http2_max_concurrent_reset_streams(CANCELLED_STREAMS_MAX)
         .tcp_nodelay(true);
     let connect = connect.clone();
     let dial = tower::service_fn(move |uri: Uri| {

@@ -35,6 +35,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most streams of one connection at once. Another node's connection, or a client's pool, has a stream for each watch.
 const STREAMS_MAX: u32 = 4_096;
+/// Most streams that a client has reset before they were accepted, and most that were reset for an error of the client,
+/// before its connection is closed as an attack. A node that was frozen finds the resets of all the calls whose deadline
+/// has passed meanwhile at once: they must not end the calls beside them.
+const RESET_STREAMS_MAX: usize = 4 * STREAMS_MAX as usize;
 /// HTTP/2 flow-control windows, the same as in `stead_api::net` for the other end.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -152,6 +156,8 @@ fn builder(executor: CatchingExecutor) -> auto::Builder<CatchingExecutor> {
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(RESET_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder.http1().timer(TokioTimer::new());
