@@ -27,7 +27,7 @@ pub(crate) struct Watch {
     /// Begin after the token of an earlier line, or of another response
     #[arg(long, group = "from")]
     token: Option<String>,
-    /// Begin with all keys as they are
+    /// Begin with all keys as they are; where they must begin anew, a line STATE_RESTARTED says that all before it is void
     #[arg(long, group = "from")]
     state: bool,
     /// Show keys as they were before, too
@@ -78,9 +78,11 @@ impl Watch {
         };
         let mut watcher = tenant.watch(watch).await.map_err(watch_error)?;
         let mut left = self.limit.unwrap_or(usize::MAX);
+        let mut has_state = false;
         while left > 0 {
             let message = watcher.next().await.map_err(watch_error)?;
-            let lines = message_lines(&message, watcher.header(), self.progress);
+            let mut lines = message_lines(&message, watcher.header(), self.progress);
+            lines.splice(0..0, restart_line(&message, &mut has_state));
             let events = lines.iter().filter(|line| is_event(line)).count();
             for output_line in lines.iter().take(left) {
                 if !line(output_line)? {
@@ -121,8 +123,21 @@ fn message_lines(message: &WatchMessage, header: Option<&Header>, with_progress:
     }
 }
 
+/// Returns the line before a state that begins anew, because the watch was lost within the one before: without it keys
+/// would be there twice, and one that was deleted meanwhile would stay.
+fn restart_line(message: &WatchMessage, has_state: &mut bool) -> Option<Value> {
+    let WatchMessage::State { is_first: true, .. } = message else {
+        return None;
+    };
+    let begins_anew = std::mem::replace(has_state, true);
+    begins_anew.then(|| json!({ "type": "STATE_RESTARTED" }))
+}
+
 fn is_event(line: &Value) -> bool {
-    !matches!(line["type"].as_str(), Some("PROGRESS" | "STATE_END" | "FORKED"))
+    !matches!(
+        line["type"].as_str(),
+        Some("PROGRESS" | "STATE_END" | "STATE_RESTARTED" | "FORKED")
+    )
 }
 
 /// Returns the resume token of each event: a watch resumes after a whole revision, so only its last event has one. The
@@ -242,6 +257,24 @@ mod tests {
         let whole = ["1.4", "1.5", "1.9"].map(|revision| token(revision).to_string());
         let expected = [Some(&whole[0]), None, Some(&whole[1]), None, Some(&whole[2])];
         assert_eq!(tokens, expected.map(|token| token.map(String::as_str)));
+    }
+
+    /// Only a state after another says that it begins anew, and the line is no event.
+    #[test]
+    fn state_that_begins_anew_says_so() {
+        let page = |is_first| WatchMessage::State {
+            items: Vec::new(),
+            is_first,
+            is_last: false,
+        };
+        let mut has_state = false;
+        let mut line = |message: WatchMessage| restart_line(&message, &mut has_state);
+        assert_eq!(line(page(true)), None);
+        assert_eq!(line(page(false)), None);
+        let restart = line(page(true)).unwrap();
+        assert_eq!(restart["type"], "STATE_RESTARTED");
+        assert!(!is_event(&restart));
+        assert_eq!(line(WatchMessage::Progress), None);
     }
 
     #[test]
