@@ -6,9 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use stead_types::Error;
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::task::AbortHandle;
 
-use crate::{Config, Region, diagnose, directory_calls, probe, route_watch, state::ClientState};
+use crate::{
+    Config, Region, diagnose, directory_calls, probe, route_watch,
+    state::{ClientState, deadline_after},
+};
 
 /// Client of a cluster; clones share everything.
 #[derive(Clone, Debug)]
@@ -36,7 +39,7 @@ impl Client {
     ///
     /// No node of the configuration answers; the message says what does answer there.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        let deadline = Instant::now() + config.connect_timeout;
+        let deadline = deadline_after(config.connect_timeout);
         let client = Self::lazy(config)?;
         let answered = tokio::select! {
             answered = directory_calls::list_regions(client.state(), deadline) => answered,

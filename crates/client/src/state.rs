@@ -142,7 +142,7 @@ impl ClientState {
     }
 
     pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Instant {
-        Instant::now() + timeout.unwrap_or(self.config.timeout)
+        deadline_after(timeout.unwrap_or(self.config.timeout))
     }
 
     /// Sleeps; returns `false` at once if the deadline would pass meanwhile.
@@ -155,6 +155,14 @@ impl ClientState {
         }
         true
     }
+}
+
+/// Longest timeout; a longer one is cut to it, so that the clock does not overflow.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Returns the time after a timeout of any size.
+pub(crate) fn deadline_after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(TIMEOUT_MAX)
 }
 
 #[cfg(test)]
@@ -171,5 +179,12 @@ mod tests {
         };
         assert_eq!(bounds(&|| state.jitter_at_least(wait)), (Some(4), Some(4)));
         assert_eq!(bounds(&|| state.jitter(wait)), (Some(3), Some(4)));
+    }
+
+    #[tokio::test]
+    async fn timeout_of_any_size_is_a_deadline() {
+        let state = ClientState::new(Config::new(["127.0.0.1:1"])).unwrap();
+        let year = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+        assert!(state.deadline(Some(Duration::MAX)) > year);
     }
 }

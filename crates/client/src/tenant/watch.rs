@@ -283,7 +283,7 @@ impl Watcher {
         // The request stream stays open: ending it would end the watch.
         let requests = stream::iter([create]).chain(stream::pending());
         let mut client = KvServiceClient::new(node.watches.clone());
-        let deadline = Instant::now() + state.config.timeout;
+        let deadline = state.deadline(None);
         let opened = tokio::time::timeout_at(deadline, client.watch(requests)).await;
         match opened {
             Ok(Ok(answers)) => {

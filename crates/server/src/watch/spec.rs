@@ -14,6 +14,8 @@ use stead_types::{Error, Revision, SessionToken, TenantName, TenantNumber, limit
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(10);
 /// Shortest interval of progress messages.
 const PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// Longest interval; a longer one is cut to it: no time is added to a clock that could overflow.
+const PROGRESS_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A valid watch request.
 #[derive(Debug)]
@@ -150,7 +152,7 @@ fn parse_progress_interval(create: &WatchCreate) -> Result<Duration, Error> {
     let requested = Duration::try_from(requested)
         .ok()
         .filter(|requested| *requested >= PROGRESS_MIN);
-    requested.ok_or_else(|| {
+    requested.map(|requested| requested.min(PROGRESS_MAX)).ok_or_else(|| {
         let millis = PROGRESS_MIN.as_millis();
         let message = format!("progress_interval: at least {millis} ms; leave it out for every 10 s");
         Error::invalid("progress_interval", message)
@@ -169,4 +171,27 @@ fn parse_exclude(create: &WatchCreate) -> Result<Vec<EventType>, Error> {
         })
     };
     create.exclude.iter().enumerate().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn progress_interval_of_any_size_is_bounded() {
+        let parsed = |seconds, nanos| {
+            let create = WatchCreate {
+                progress_interval: Some(prost_types::Duration { seconds, nanos }),
+                ..WatchCreate::default()
+            };
+            parse_progress_interval(&create)
+        };
+        assert_eq!(parsed(0, 100_000_000), Ok(PROGRESS_MIN));
+        assert_eq!(parsed(i64::MAX, 999_999_999), Ok(PROGRESS_MAX));
+        let mut interval = tokio::time::interval(parsed(i64::MAX, 0).unwrap());
+        interval.reset();
+        for (seconds, nanos) in [(0, 0), (0, 99_999_999), (-1, 0), (i64::MIN, -1)] {
+            assert!(parsed(seconds, nanos).is_err(), "{seconds} s {nanos} ns");
+        }
+    }
 }
