@@ -32,6 +32,7 @@ mod router;
 mod seed_metrics;
 mod services;
 mod storage;
+mod successor;
 pub mod supervisor;
 #[cfg(test)]
 mod tenant_fixture;

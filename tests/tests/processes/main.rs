@@ -16,6 +16,7 @@ mod failback;
 mod fixture;
 mod forks;
 mod health;
+mod leaders;
 mod limits;
 mod moves;
 mod promotions;

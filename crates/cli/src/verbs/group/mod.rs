@@ -4,7 +4,7 @@ mod display;
 mod promote;
 
 use clap::Subcommand;
-use stead_client::Group;
+use stead_client::{Admin, Group};
 
 pub(super) use self::display::{table, value};
 use crate::{
@@ -32,9 +32,9 @@ pub(crate) enum Verb {
     MoveLeader {
         /// Number of the group
         number: u32,
-        /// Number of the node; else any other voter that is up to date
+        /// Name or number of the node; else the other voter that has most of the log. It must be alive and caught up
         #[arg(long, value_name = "NODE")]
-        to: Option<u64>,
+        to: Option<String>,
         /// Reason, for the audit log
         #[arg(long, default_value = "")]
         reason: String,
@@ -58,6 +58,10 @@ impl Verb {
             }
             Self::MoveLeader { number, to, reason } => {
                 let admin = context::connect(target).await?.admin();
+                let to = match to {
+                    Some(to) => Some(node_number(&admin, &to).await?),
+                    None => None,
+                };
                 let moved = admin.move_leader(number, to, &reason).await;
                 let group = moved
                     .map_err(|error| CommandError::from(error).if_unknown("`stead group list` shows who leads"))?;
@@ -70,6 +74,20 @@ impl Verb {
     pub(crate) fn detaches(&self) -> bool {
         matches!(self, Self::Promote(_))
     }
+}
+
+/// Returns the number of a node that is given by its name or number.
+async fn node_number(admin: &Admin, node: &str) -> Result<u64, CommandError> {
+    if let Ok(number) = node.parse() {
+        return Ok(number);
+    }
+    let nodes = admin.nodes("").await?;
+    let found = nodes.iter().find(|known| known.name == node).map(|known| known.number);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = nodes.iter().map(|known| known.name.as_str()).collect();
+        let what = format!("--to: the cluster has no node {node}; nodes are {}", names.join(", "));
+        CommandError::new(Code::Usage, what)
+    })
 }
 
 /// Returns the reason why a group is unhealthy.

@@ -19,6 +19,7 @@ use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
     host::{self, Host},
+    successor,
 };
 
 /// The service.
@@ -79,19 +80,6 @@ pub(crate) async fn status_at(host: &Host, number: u32, voter: u64) -> Option<ad
     answer.group?.status
 }
 
-/// Returns the voter to which leadership is transferred: the requested one, else any other than the leader.
-fn transfer_target(group: &admin::Group, leader: u64, to: Option<u64>) -> Result<u64, Error> {
-    if let Some(to) = to.filter(|to| !group.voters.contains(to)) {
-        let voters: Vec<String> = group.voters.iter().map(ToString::to_string).collect();
-        let (number, voters) = (group.number, voters.join(", "));
-        let message = format!("to: node {to} is no voter of group {number}; voters are {voters}");
-        return Err(Error::invalid("to", message));
-    }
-    let another = group.voters.iter().copied().find(|voter| *voter != leader);
-    let alone = || Error::invalid("to", "to: the group has no other voter");
-    to.or(another).ok_or_else(alone)
-}
-
 impl GroupService {
     fn group_in_view(&self, number: u32) -> Result<admin::Group, Error> {
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no group {number}"));
@@ -133,8 +121,8 @@ impl GroupService {
         let raft = self.0.raft_group(GroupId::new(request.group));
         let leads = raft.as_ref().is_some_and(stead_raft::Group::is_leader);
         if let Some(raft) = raft.filter(|_| leads) {
-            let to = transfer_target(&known, self.0.config.node.id.get(), request.to)?;
-            raft.transfer_leader(NodeId::new(to)).await.map_err(change_error)?;
+            let to = successor::choose(&self.0, &raft, request.to.map(NodeId::new)).await?;
+            raft.transfer_leader(to).await.map_err(change_error)?;
             return Ok(MoveLeaderResponse {
                 group: Some(with_status(&self.0, known, false).await),
             });
@@ -192,28 +180,5 @@ impl group_service_server::GroupService for GroupService {
             .await
             .map(Response::new)
             .map_err(|error| to_status(&error))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transfer_target_must_be_a_voter() {
-        let group = |voters: &[u64]| admin::Group {
-            number: 1,
-            voters: voters.to_vec(),
-            ..admin::Group::default()
-        };
-        assert_eq!(transfer_target(&group(&[1, 2, 3]), 1, None), Ok(2));
-        assert_eq!(transfer_target(&group(&[1, 2, 3]), 1, Some(3)), Ok(3));
-        let stranger = transfer_target(&group(&[1, 2, 3]), 1, Some(99)).unwrap_err();
-        assert_eq!(
-            stranger.message,
-            "to: node 99 is no voter of group 1; voters are 1, 2, 3"
-        );
-        let alone = transfer_target(&group(&[1]), 1, None).unwrap_err();
-        assert_eq!(alone.message, "to: the group has no other voter");
     }
 }
