@@ -57,13 +57,14 @@ impl Tenant {
         })
     }
 
-    /// Reads one page of keys.
+    /// Reads one page of keys. It has a key if there is one: a node that has passed very many removed keys without finding
+    /// one is asked to go on.
     ///
     /// # Errors
     ///
     /// As [`Tenant::get_with`].
     pub async fn scan(&self, scan: &ScanOptions) -> Result<Page, Error> {
-        let request = v1::ScanRequest {
+        let mut request = v1::ScanRequest {
             tenant: self.text(),
             start: scan.start.clone(),
             end: scan.end.clone(),
@@ -76,11 +77,17 @@ impl Tenant {
             consistency: self.consistency(&scan.read),
             revision: scan.read.revision.map(id::from_revision),
         };
-        let answer = self.read(v1::operation::Request::Scan(request), &scan.read).await?;
-        let v1::answer::Response::Scan(answer) = answer else {
-            return Err(malformed("kind"));
-        };
-        self.observe(Page::read(answer), needs_leader(&scan.read), |page| &page.header)
+        loop {
+            let asked = v1::operation::Request::Scan(request.clone());
+            let v1::answer::Response::Scan(answer) = self.read(asked, &scan.read).await? else {
+                return Err(malformed("kind"));
+            };
+            let page = self.observe(Page::read(answer), needs_leader(&scan.read), |page| &page.header)?;
+            match &page.next {
+                Some(next) if page.items.is_empty() => request.page_token.clone_from(next),
+                Some(_) | None => return Ok(page),
+            }
+        }
     }
 
     /// Returns a stream of all keys of a range at one revision, read page by page; it resumes by itself where a

@@ -91,7 +91,7 @@ fn around(lens: &[usize]) -> Vec<usize> {
 fn data(machine: &ShardMachine) -> Vec<(Bytes, Bytes)> {
     machine
         .read(|view| {
-            let scan = Scan {
+            let mut scan = Scan {
                 start: Bytes::new(),
                 end: None,
                 order: Order::Ascending,
@@ -101,9 +101,16 @@ fn data(machine: &ShardMachine) -> Vec<(Bytes, Bytes)> {
                 keys_max: usize::MAX,
                 len_max: usize::MAX,
             };
-            let page = view.reading(TENANT).unwrap().scan(&scan).unwrap();
-            let entries = page.entries.into_iter();
-            entries.map(|(key, version)| (key, version.value.bytes)).collect()
+            let mut data = Vec::new();
+            loop {
+                let page = view.reading(TENANT).unwrap().scan(&scan).unwrap();
+                let entries = page.entries.into_iter();
+                data.extend(entries.map(|(key, version)| (key, version.value.bytes)));
+                scan.after = page.next;
+                if scan.after.is_none() {
+                    return data;
+                }
+            }
         })
         .unwrap()
 }

@@ -176,6 +176,13 @@ impl Responder {
         self.permit = None;
     }
 
+    /// Charges the tenant for data that was read and is not in the answer.
+    pub(super) fn charge_work(&self, len: u64) {
+        if let Some(permit) = self.permit.as_ref().filter(|permit| permit.charges_response()) {
+            permit.charge_response(Instant::now(), len);
+        }
+    }
+
     /// Adds what was removed here of a range to the answer of the home that goes on under the same idempotency key.
     pub(super) fn add_part(&mut self, part: DeleteRangeResponse) {
         let before = self.part.take();

@@ -85,6 +85,11 @@ pub fn encode(current: &CurrentVersion) -> Bytes {
     w.finish()
 }
 
+/// Tells whether a row's value is a tombstone.
+pub fn is_tombstone(value: &[u8]) -> bool {
+    value.first() == Some(&TOMBSTONE)
+}
+
 /// Reads what [`encode`] wrote.
 pub fn decode(value: Bytes) -> Result<CurrentVersion, Malformed> {
     let mut r = Reader::new(value, "current version");

@@ -2,14 +2,20 @@
 
 use std::{sync::Arc, time::Instant};
 
+use parking_lot::Mutex;
 use stead_state::{
     codec::Entry,
     rows::{GroupPrefix, Unreadable},
-    shard::{ApplyResult, Shard},
+    shard::{
+        ApplyResult, Shard,
+        read::{DeadRanges, ReadError, Scan, ScanPage, TenantReader},
+    },
 };
 use stead_types::GroupId;
 
-use super::{ReadView, snapshot, snapshot_cuts::SnapshotCuts, stale_installs::StaleInstalls};
+use super::{
+    ReadView, dead_range_table::DeadRangeTable, snapshot, snapshot_cuts::SnapshotCuts, stale_installs::StaleInstalls,
+};
 use crate::{
     background::Background,
     digests::{DigestHistory, StateDigest},
@@ -61,6 +67,8 @@ pub struct ShardMachine {
     /// Pins maintenance: each open snapshot and running install holds a reference.
     pub(super) pin: Arc<()>,
     latency: LatencyHistogram,
+    /// Ranges in which scans found no live key, as of the rows; locked by readers of the rows, or by the one change.
+    dead: Mutex<DeadRanges>,
 }
 
 impl ShardMachine {
@@ -75,6 +83,7 @@ impl ShardMachine {
             group,
             pin: Arc::new(()),
             latency: LatencyHistogram::default(),
+            dead: Mutex::default(),
         })
     }
 
@@ -103,6 +112,21 @@ impl ShardMachine {
             rows: &inner.table,
             applied: inner.applied.index,
         }))
+    }
+
+    /// Returns the next step of a page of a scan, within [`ShardMachine::read`] of this machine: ranges without a live key
+    /// are passed in one step where an earlier scan has found them.
+    ///
+    /// # Errors
+    ///
+    /// A revision that the copy does not have.
+    pub fn scan(&self, reading: &TenantReader<'_>, scan: &Scan) -> Result<ScanPage, ReadError> {
+        let page = reading.scan_beyond(scan, &|position, order| self.dead.lock().find(position, order))?;
+        if !page.dead.is_empty() {
+            let mut dead = self.dead.lock();
+            page.dead.iter().cloned().for_each(|range| dead.insert(range));
+        }
+        Ok(page)
     }
 
     /// Removes a bounded amount of garbage, and tells whether there is more that nothing holds back.
@@ -150,10 +174,12 @@ impl ShardMachine {
                 inner.applied.time = parsed.time.max(inner.applied.time);
                 let MachineState { digests, shard, .. } = &mut inner.state;
                 partition = digests.due(parsed.time, shard.records().len());
-                answers = inner
-                    .state
-                    .shard
-                    .apply(&mut inner.table, entry.index, parsed, !self.is_pinned())
+                let mut rows = DeadRangeTable {
+                    table: &mut inner.table,
+                    dead: &mut self.dead.lock(),
+                };
+                answers = shard
+                    .apply(&mut rows, entry.index, parsed, !self.is_pinned())
                     .map_err(failed("applying an entry"))?;
                 let moved = inner.state.shard.take_moved();
                 inner.state.cuts.note_moved(&moved);

@@ -18,6 +18,7 @@
 //!    Under one lock it reads a bounded page.
 //! 7. A snapshot has rows of the copies that records name, and of no others.
 
+mod dead_range_table;
 mod install;
 mod machine;
 mod read_view;

@@ -10,14 +10,17 @@ use stead_replication::{RemoteWait, SharedDirectoryView};
 use stead_state::{
     freshness::gate::ReadDecision,
     lease::loss::Confirmation,
-    shard::{apply_result::EvaluationPoint, read::TenantReader},
+    shard::{
+        apply_result::EvaluationPoint,
+        read::{Scan, TenantReader},
+    },
 };
 use stead_types::{Error, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     expired_keys::{ExpiryError, remove_expired},
-    query::{self, CountProgress, ReadOutcome},
+    query::{self, ReadOutcome, ScanProgress},
     replica_gate::{GateVerdict, ReplicaGate, ServingCopy, home_may_have_more},
 };
 use crate::{
@@ -300,21 +303,23 @@ impl ReadExecutor {
             role: copy.role,
             forwarded: job.call.forwarded.is_some(),
         };
-        let mut counted: Option<CountProgress> = None;
+        let mut progress = ScanProgress::default();
+        let read_scan = |reading: &TenantReader<'_>, scan: &Scan| hosted.machine.scan(reading, scan);
         loop {
             let reading = |reading: Option<TenantReader<'_>>| {
                 let gone = || Error::new(ErrorKind::TenantMoving, "this node no longer has the tenant: try again");
                 let reading = reading.ok_or_else(gone)?;
-                let outcome = query::run(&reading, job, origin, copy.staleness, counted.take())?;
+                let progress = std::mem::take(&mut progress);
+                let outcome = query::run(&reading, &read_scan, job, origin, copy.staleness, progress)?;
                 Ok::<_, Error>((outcome, reading.evaluation_point()))
             };
             let (outcome, at) = hosted.read_if_readable(job.tenant.number, reading)??;
             match outcome {
                 ReadOutcome::Answer(answer) => return Ok(Some((answer, at))),
                 ReadOutcome::NotReached => return Ok(None),
-                ReadOutcome::PartialCount(progress) => {
+                ReadOutcome::Partial(partial) => {
                     job.check_active()?;
-                    counted = Some(progress);
+                    progress = partial;
                     tokio::task::yield_now().await;
                 }
             }

@@ -4,19 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::proto::v1::{
-    Answer, BatchGetResponse, BatchGetResult, GetResponse, ResponseHeader, ScanResponse, answer::Response,
+    Answer, BatchGetResponse, BatchGetResult, GetResponse, KeyValue, ResponseHeader, ScanResponse, answer::Response,
 };
 use stead_state::{
     freshness::gate,
     shard::{
         apply_result::Version,
-        read::{ReadError, TenantReader},
+        read::{ReadError, Scan, ScanPage, TenantReader},
     },
 };
-use stead_types::{
-    Error, ErrorKind, Revision,
-    limits::{PAGE_KEYS_MAX, RESPONSE_LEN_MAX},
-};
+use stead_types::{Error, ErrorKind, Revision, limits::RESPONSE_LEN_MAX};
 
 use crate::{
     response::{self, HeaderPosition, Origin},
@@ -26,15 +23,37 @@ use crate::{
     },
 };
 
-/// Progress of a count over several pages.
-pub(super) struct CountProgress {
-    /// Keys counted so far.
+/// Most rows that one page examines, beyond which it ends without a key if it has none: about a second of work.
+const PAGE_ROWS_MAX: usize = 500_000;
+/// Bytes by which a row that is examined and not returned is charged, beside its key.
+const ROW_LEN: u64 = 64;
+
+/// Progress of a page, or of a count, over several steps.
+#[derive(Debug, Default)]
+pub(super) struct ScanProgress {
+    /// Items of the page so far; none of a count.
+    items: Vec<KeyValue>,
+    /// Bytes of their keys and values.
+    len: usize,
+    /// Keys that were found so far.
     count: u64,
-    /// The last key that was counted.
+    /// Rows that were examined so far.
+    rows: usize,
+    /// Where the next step begins; `None` before the first one.
+    next: Option<ScanPosition>,
+}
+
+/// Position between two steps.
+#[derive(Debug)]
+struct ScanPosition {
+    /// The last key that was examined.
     after: Bytes,
-    /// The revision at which all pages are read.
+    /// The revision at which all steps read.
     revision: Revision,
 }
+
+/// Reader of the rows of a scan, which knows the group's ranges without a live key.
+pub(super) type ReadScan<'a> = &'a dyn Fn(&TenantReader<'_>, &Scan) -> Result<ScanPage, ReadError>;
 
 /// Outcome of a read.
 #[expect(
@@ -44,19 +63,20 @@ pub(super) struct CountProgress {
 pub(super) enum ReadOutcome {
     /// An answer.
     Answer(Answer),
-    /// A count with more pages to go.
-    PartialCount(CountProgress),
+    /// A scan with more steps to go.
+    Partial(ScanProgress),
     /// The copy has not reached the revision asked for.
     NotReached,
 }
 
-/// Runs a query, or the next page of a count.
+/// Runs a query, or the next step of a scan.
 pub(super) fn run(
     reading: &TenantReader<'_>,
+    read_scan: ReadScan<'_>,
     job: &Job<ReadRequest>,
     origin: Origin<'_>,
     staleness: Option<Duration>,
-    counted: Option<CountProgress>,
+    progress: ScanProgress,
 ) -> Result<ReadOutcome, Error> {
     let at = reading.evaluation_point();
     let tenant_position = |revision| HeaderPosition {
@@ -79,25 +99,27 @@ pub(super) fn run(
             Ok(Some(batch)) => Ok(batch_get(keys, header(batch.revision), batch.versions)),
             Err(refused) => Err(refused),
         },
-        Query::Scan(range) if range.count_only => return count_page(reading, job, range, counted, &header),
         Query::Scan(range) => {
-            let scan = range.scan(job.tenant.number, job.request.at)?;
-            reading.scan(&scan).map(|page| {
-                let next = page
-                    .next
-                    .map(|after| Range::token(job.tenant.number, &scan, page.revision, after));
-                let items: Vec<_> = page
-                    .entries
-                    .into_iter()
-                    .map(|(key, v)| response::key_value(key, v))
-                    .collect();
-                Response::Scan(ScanResponse {
-                    header: header(page.revision),
-                    count: items.len() as u64,
-                    items,
-                    next_page_token: next.unwrap_or_default(),
-                })
-            })
+            let mut scan = range.scan(job.tenant.number, job.request.at)?;
+            prepare(&mut scan, range, &progress);
+            let page = match read_scan(reading, &scan) {
+                Ok(page) => page,
+                Err(refused) => return read_outcome(Err(refused)),
+            };
+            let revision = page.revision;
+            let progress = match add_step(progress, page, &scan, job, range.count_only) {
+                Step::More(progress) => return Ok(ReadOutcome::Partial(progress)),
+                Step::Last(progress) => progress,
+            };
+            let token = progress
+                .next
+                .map(|next| Range::token(job.tenant.number, &scan, revision, next.after));
+            Ok(Response::Scan(ScanResponse {
+                header: header(revision),
+                count: progress.count,
+                items: progress.items,
+                next_page_token: token.unwrap_or_default(),
+            }))
         }
     };
     read_outcome(found)
@@ -117,40 +139,52 @@ fn batch_too_large() -> Error {
     Error::invalid("keys", message)
 }
 
-/// Counts one more page.
-fn count_page(
-    reading: &TenantReader<'_>,
-    job: &Job<ReadRequest>,
-    range: &Range,
-    counted: Option<CountProgress>,
-    header: &dyn Fn(Revision) -> Option<ResponseHeader>,
-) -> Result<ReadOutcome, Error> {
-    let mut scan = range.scan(job.tenant.number, job.request.at)?;
-    scan.keys_max = PAGE_KEYS_MAX as usize;
-    let mut before = 0;
-    if let Some(progress) = counted {
-        (before, scan.after, scan.at) = (progress.count, Some(progress.after), Some(progress.revision));
+/// Limits the next step of a scan to what the page may still have.
+fn prepare(scan: &mut Scan, range: &Range, progress: &ScanProgress) {
+    if range.count_only {
+        (scan.keys_max, scan.len_max) = (usize::MAX, usize::MAX);
+    } else {
+        scan.keys_max = scan.keys_max.saturating_sub(progress.items.len());
+        scan.len_max = scan.len_max.saturating_sub(progress.len);
     }
-    let page = match reading.scan(&scan) {
-        Ok(page) => page,
-        Err(refused) => return read_outcome(Err(refused)),
-    };
-    let count = before + page.entries.len() as u64;
-    Ok(match page.next {
-        Some(after) => ReadOutcome::PartialCount(CountProgress {
-            count,
-            after,
-            revision: page.revision,
-        }),
-        None => {
-            let scan = ScanResponse {
-                header: header(page.revision),
-                count,
-                ..ScanResponse::default()
-            };
-            ReadOutcome::Answer(response::answer(Response::Scan(scan)))
-        }
-    })
+    if let Some(next) = &progress.next {
+        (scan.after, scan.at) = (Some(next.after.clone()), Some(next.revision));
+    }
+}
+
+/// A page after one more step.
+enum Step {
+    /// It has room, and there is more to examine.
+    More(ScanProgress),
+    /// It is complete.
+    Last(ScanProgress),
+}
+
+/// Adds a step to a page, and charges the tenant for the rows that are not returned.
+fn add_step(mut progress: ScanProgress, page: ScanPage, scan: &Scan, job: &Job<ReadRequest>, counts: bool) -> Step {
+    let found = page.entries.len();
+    let len = |(key, version): &(Bytes, Version)| key.len() + version.value.bytes.len();
+    let found_len: usize = page.entries.iter().map(len).sum();
+    let mut unreturned = page.skipped_len + page.examined.saturating_sub(found) as u64 * ROW_LEN;
+    if counts {
+        unreturned += found_len as u64 + found as u64 * ROW_LEN;
+    } else {
+        let items = page.entries.into_iter();
+        progress
+            .items
+            .extend(items.map(|(key, version)| response::key_value(key, version)));
+    }
+    job.call.responder.charge_work(unreturned);
+    progress.count += found as u64;
+    progress.len += found_len;
+    progress.rows += page.examined;
+    let revision = page.revision;
+    progress.next = page.next.map(|after| ScanPosition { after, revision });
+    let has_room = found < scan.keys_max && found_len < scan.len_max && (counts || progress.rows < PAGE_ROWS_MAX);
+    match progress.next {
+        Some(_) if has_room => Step::More(progress),
+        Some(_) | None => Step::Last(progress),
+    }
 }
 
 fn read_outcome(found: Result<Response, ReadError>) -> Result<ReadOutcome, Error> {

@@ -4,6 +4,7 @@
 //! against the copy's own lineage and history.
 
 mod changes;
+mod dead_ranges;
 mod expired;
 mod fork_keys;
 mod fork_replays;
@@ -15,12 +16,13 @@ mod seed;
 
 use bytes::Bytes;
 pub use changes::ChangesPage;
+pub use dead_ranges::{DeadRange, DeadRanges};
 pub use fork_keys::{ForkKey, ForkKeyPage, ForkPlace};
 pub use fork_replays::{ForkReplay, ReplayPage};
 pub use forks::{AtForkPoint, ForkClass, ForkEffect, ForkEntry, ForkPage, ForkReader, ForkSummary};
 pub use page::{InvalidPageToken, PageToken, arguments_hash};
 pub use ranges::KeyRanges;
-pub use scan::{Scan, ScanPage};
+pub use scan::{FindDeadRange, Scan, ScanPage};
 use stead_types::{Revision, Sequence, TenantTime};
 
 use super::{

@@ -1,13 +1,23 @@
 //! Scans of key ranges, a page at a time, all pages at one revision.
+//!
+//! A page is read in short steps, between which the rows may change: applying waits during a step only.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use stead_types::Revision;
 
-use super::{ReadError, TenantReader, Version};
+use super::{DeadRange, ReadError, TenantReader, Version};
 use crate::rows::{Order, current, kind};
 
-/// Most rows that one page examines: where many keys are deleted, a page ends early with a position to continue at.
-const ROWS_MAX: usize = 50_000;
+/// Most rows that one step examines.
+const STEP_ROWS_MAX: usize = 256;
+/// Bytes of keys and values after which a step ends.
+const STEP_LEN_MAX: usize = 256 << 10;
+/// Number of rows for which a skipped range counts: it costs another search for the next row.
+const SKIP_ROWS: usize = 8;
+/// Fewest tombstones for which a range is worth remembering.
+const DEAD_ROWS_MIN: usize = 32;
 
 /// Arguments of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +40,7 @@ pub struct Scan {
     pub len_max: usize,
 }
 
-/// A page of a scan.
+/// A page of a scan, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanPage {
     /// Revision of all pages of this scan.
@@ -39,44 +49,114 @@ pub struct ScanPage {
     pub entries: Vec<(Bytes, Version)>,
     /// Key after which the next page begins; `None` at the end.
     pub next: Option<Bytes>,
+    /// Number of rows that were examined.
+    pub examined: usize,
+    /// Bytes of the rows that were examined and are not among the entries.
+    pub skipped_len: u64,
+    /// Ranges that were found without a live key.
+    pub dead: Vec<DeadRange>,
+}
+
+/// Finds a known range without a live key at a position, for a scan in this order.
+pub type FindDeadRange<'a> = &'a dyn Fn(&[u8], Order) -> Option<DeadRange>;
+
+/// Tombstones that a scan has passed since the last live key.
+struct DeadRun {
+    /// Row where the run begins; in descending order the first row after it.
+    begin: Bytes,
+    /// Highest revision of a tombstone.
+    revision: Revision,
+    rows: usize,
+}
+
+impl DeadRun {
+    fn begin(at: Bytes) -> Self {
+        Self {
+            begin: at,
+            revision: Revision::from_u64(0),
+            rows: 0,
+        }
+    }
+
+    /// Returns the range up to a row, if it is worth remembering.
+    fn range(self, to: Bytes, order: Order) -> Option<DeadRange> {
+        let (start, end) = match order {
+            Order::Ascending => (self.begin, to),
+            Order::Descending => (to, self.begin),
+        };
+        (self.rows >= DEAD_ROWS_MIN).then_some(DeadRange {
+            start,
+            end,
+            revision: self.revision,
+        })
+    }
+}
+
+/// Step of a scan under way.
+struct Step<'a> {
+    reader: TenantReader<'a>,
+    scan: &'a Scan,
+    known: FindDeadRange<'a>,
+    /// Rows that were not examined yet.
+    left: Range<Bytes>,
+    page: ScanPage,
+    /// Bytes of the entries.
+    len: usize,
+    run: DeadRun,
+}
+
+/// Reason why a step examines no more rows.
+enum Stop {
+    /// The range has no more.
+    End,
+    /// The page, or the step, is full.
+    Full,
+    /// A known range begins, without a live key.
+    Dead(DeadRange),
 }
 
 impl TenantReader<'_> {
-    /// Returns a page of a range of keys.
+    /// Returns the next step of a page of a range of keys.
+    ///
+    /// # Errors
+    ///
+    /// A revision that the copy does not have.
     pub fn scan(&self, scan: &Scan) -> Result<ScanPage, ReadError> {
-        let revision = self.resolve(scan.at)?;
-        let mut page = ScanPage {
-            revision,
-            entries: Vec::new(),
-            next: None,
-        };
-        let (start, end) = self.bounds(scan);
-        if start >= end {
-            return Ok(page);
-        }
-        let mut len = 0;
-        for (seen, row) in self.rows.range(&start..&end, scan.order).enumerate() {
-            let (row, value) = row?;
-            let key = current::parse_key(&row);
-            if page.entries.len() >= scan.keys_max || len >= scan.len_max {
-                page.next = page.entries.last().map(|(key, _)| key.clone());
-                break;
-            }
-            let now = current::decode(value)?;
-            let version = self.version_of(&now, revision, scan.keys_only)?;
-            if let Some(version) = version {
-                len += key.len() + version.value.bytes.len();
-                page.entries.push((key.clone(), version));
-            }
-            if seen + 1 == ROWS_MAX {
-                page.next = Some(key);
-                break;
-            }
-        }
-        Ok(page)
+        self.scan_beyond(scan, &|_, _| None)
     }
 
-    fn bounds(&self, scan: &Scan) -> (Bytes, Bytes) {
+    /// Returns the next step of a page; known ranges without a live key are skipped.
+    ///
+    /// # Errors
+    ///
+    /// A revision that the copy does not have.
+    pub fn scan_beyond(&self, scan: &Scan, known: FindDeadRange<'_>) -> Result<ScanPage, ReadError> {
+        let page = ScanPage {
+            revision: self.resolve(scan.at)?,
+            entries: Vec::new(),
+            next: None,
+            examined: 0,
+            skipped_len: 0,
+            dead: Vec::new(),
+        };
+        let left = self.bounds(scan);
+        let begin = match scan.order {
+            Order::Ascending => left.start.clone(),
+            Order::Descending => left.end.clone(),
+        };
+        let step = Step {
+            reader: *self,
+            scan,
+            known,
+            left,
+            page,
+            len: 0,
+            run: DeadRun::begin(begin),
+        };
+        step.run()
+    }
+
+    fn bounds(&self, scan: &Scan) -> Range<Bytes> {
         let mut start = current::key(self.copy, &scan.start);
         let mut end = match &scan.end {
             Some(end) => current::key(self.copy, end),
@@ -85,14 +165,124 @@ impl TenantReader<'_> {
         if let Some(after) = &scan.after {
             let at = current::key(self.copy, after);
             match scan.order {
-                // The next possible key is this one with a zero byte appended.
-                Order::Ascending => start = start.max([&at[..], &[0]].concat().into()),
+                Order::Ascending => start = start.max(successor(&at)),
                 Order::Descending => end = end.min(at),
             }
         }
-        (start, end)
+        start..end
+    }
+}
+
+/// Returns the next possible key: this one with a zero byte appended.
+fn successor(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
+}
+
+impl Step<'_> {
+    fn run(mut self) -> Result<ScanPage, ReadError> {
+        let order = self.scan.order;
+        while self.left.start < self.left.end {
+            let position = match order {
+                Order::Ascending => &self.left.start,
+                Order::Descending => &self.left.end,
+            };
+            let stop = match self.known(position) {
+                Some(range) => Stop::Dead(range),
+                None => self.examine()?,
+            };
+            match stop {
+                Stop::End => break,
+                Stop::Full => return Ok(self.page),
+                Stop::Dead(range) => self.skip(range),
+            }
+        }
+        let end = match order {
+            Order::Ascending => self.left.start.max(self.left.end),
+            Order::Descending => self.left.start.min(self.left.end),
+        };
+        self.page.dead.extend(self.run.range(end, order));
+        Ok(self.page)
     }
 
+    /// Returns a range at a position in which this scan finds nothing.
+    fn known(&self, position: &[u8]) -> Option<DeadRange> {
+        (self.known)(position, self.scan.order).filter(|range| range.revision <= self.page.revision)
+    }
+
+    fn skip(&mut self, range: DeadRange) {
+        self.page.examined += SKIP_ROWS;
+        self.run.rows += DEAD_ROWS_MIN;
+        self.run.revision = self.run.revision.max(range.revision);
+        let left = &mut self.left;
+        match self.scan.order {
+            Order::Ascending => left.start = range.end,
+            Order::Descending => left.end = range.start,
+        }
+    }
+
+    /// Examines rows until there is a reason to stop.
+    fn examine(&mut self) -> Result<Stop, ReadError> {
+        let (rows, left) = (self.reader.rows, self.left.clone());
+        for row in rows.range(&left.start..&left.end, self.scan.order) {
+            let (row, value) = row?;
+            if self.is_full() {
+                self.page.next = self.page.entries.last().map(|(key, _)| key.clone());
+                return Ok(Stop::Full);
+            }
+            let after = successor(&row);
+            let (near, far) = match self.scan.order {
+                Order::Ascending => (row.clone(), after),
+                Order::Descending => (after, row.clone()),
+            };
+            let now = current::decode(value)?;
+            if now.live.is_none() && now.revision <= self.page.revision {
+                if let Some(range) = self.known(&near) {
+                    return Ok(Stop::Dead(range));
+                }
+                self.run.rows += 1;
+                self.run.revision = self.run.revision.max(now.revision);
+                self.page.skipped_len += row.len() as u64;
+            } else {
+                self.end_run(near, far.clone());
+                self.take(&row, &now)?;
+            }
+            self.page.examined += 1;
+            // Of a full page the next row tells whether it is the last one.
+            if !self.is_full() && (self.page.examined >= STEP_ROWS_MAX || self.len >= STEP_LEN_MAX) {
+                self.end_run(far.clone(), far);
+                self.page.next = Some(current::parse_key(&row));
+                return Ok(Stop::Full);
+            }
+        }
+        Ok(Stop::End)
+    }
+
+    fn is_full(&self) -> bool {
+        self.page.entries.len() >= self.scan.keys_max || self.len >= self.scan.len_max
+    }
+
+    /// Ends the run of rows without a live one, and begins the next.
+    fn end_run(&mut self, to: Bytes, next: Bytes) {
+        let run = std::mem::replace(&mut self.run, DeadRun::begin(next));
+        self.page.dead.extend(run.range(to, self.scan.order));
+    }
+
+    /// Takes the version of a key as of the scan's revision, if the key existed.
+    fn take(&mut self, row: &Bytes, now: &current::CurrentVersion) -> Result<(), ReadError> {
+        let key = current::parse_key(row);
+        let version = self.reader.version_of(now, self.page.revision, self.scan.keys_only)?;
+        match version {
+            Some(version) => {
+                self.len += key.len() + version.value.bytes.len();
+                self.page.entries.push((key, version));
+            }
+            None => self.page.skipped_len += row.len() as u64,
+        }
+        Ok(())
+    }
+}
+
+impl TenantReader<'_> {
     fn version_of(
         &self,
         now: &current::CurrentVersion,

@@ -7,5 +7,6 @@ mod install_test;
 mod node;
 mod random_command;
 mod rewind_test;
+mod scan_test;
 mod snapshot_test;
 mod state;
