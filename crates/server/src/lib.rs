@@ -2,11 +2,13 @@
 
 mod admin_peers;
 mod admission;
+mod answers;
 pub mod config;
 mod connections;
 mod directory;
 mod directory_maintenance;
 pub mod environment;
+mod fair_queue;
 mod health;
 mod host;
 mod http;

@@ -12,6 +12,7 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::Router;
 use futures::StreamExt;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -20,9 +21,10 @@ use hyper_util::{
 use stead_store::health::CatchPanic;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
-use crate::{environment::Incoming, preface};
+use crate::{answers::ConnectionAnswers, environment, preface};
 
 /// Time in which a new connection must show that it speaks HTTP. Idle connections of clients that did may stay.
 const PREFACE_MAX: Duration = Duration::from_secs(10);
@@ -46,7 +48,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Serves at most `connections_max` connections until the token fires, then lets running requests finish for at most
 /// `grace`.
 pub async fn serve(
-    mut incoming: Incoming,
+    mut incoming: environment::Incoming,
     router: Router,
     connections_max: usize,
     stop: CancellationToken,
@@ -77,7 +79,14 @@ pub async fn serve(
             refusals.log(connections_max);
             continue;
         }
-        let service = TowerToHyperService::new(router.clone());
+        let answers = ConnectionAnswers::default();
+        let service = router
+            .clone()
+            .map_request(move |mut request: hyper::Request<Incoming>| {
+                request.extensions_mut().insert(answers.clone());
+                request
+            });
+        let service = TowerToHyperService::new(service);
         let (builder, watcher, stop, cut) = (builder.clone(), drain.watcher(), stop.clone(), cut.clone());
         connections.spawn(executor.catch_panics(async move {
             let opened = tokio::select! {
@@ -199,11 +208,44 @@ mod tests {
             near.push(one);
             far.push(Ok(Box::pin(other) as Pin<Box<dyn Io>>));
         }
-        let incoming: Incoming = Box::pin(stream::iter(far).chain(stream::pending()));
+        let incoming: environment::Incoming = Box::pin(stream::iter(far).chain(stream::pending()));
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(incoming, router, 2, stop.clone(), Duration::from_secs(1)));
         assert_eq!(ask(near.pop().unwrap(), "/panic").await, "");
         assert!(ask(near.pop().unwrap(), "/fine").await.ends_with("fine"));
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    /// A node that was frozen finds many calls that were given up meanwhile, all at once.
+    #[tokio::test]
+    async fn calls_given_up_before_they_are_accepted_end_no_other() {
+        let router = Router::new().route("/fine", get(|| async { "fine" }));
+        let (near, far) = duplex(1 << 20);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near));
+        let (mut calls, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let request = || {
+            hyper::Request::get("http://x/fine")
+                .body(axum::body::Body::empty())
+                .unwrap()
+        };
+        let given_up: Vec<_> = (0..90).map(|_| tokio::spawn(calls.send_request(request()))).collect();
+        // This runtime has one thread: each turn polls whatever is ready, and the frames are written.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        given_up.iter().for_each(tokio::task::JoinHandle::abort);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let incoming: environment::Incoming =
+            Box::pin(stream::iter([Ok(Box::pin(far) as Pin<Box<dyn Io>>)]).chain(stream::pending()));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(incoming, router, 1, stop.clone(), Duration::from_secs(1)));
+        let answered = calls.send_request(request()).await.unwrap();
+        assert_eq!(answered.status(), 200);
+        drop((answered, calls));
         stop.cancel();
         serving.await.unwrap().unwrap();
     }
@@ -218,7 +260,7 @@ mod tests {
         for far in [first, second] {
             sender.send(Ok(Box::pin(far) as Pin<Box<dyn Io>>)).unwrap();
         }
-        let incoming: Incoming = Box::pin(stream::unfold(arriving, async |mut arriving| {
+        let incoming: environment::Incoming = Box::pin(stream::unfold(arriving, async |mut arriving| {
             Some((arriving.recv().await?, arriving))
         }));
         let stop = CancellationToken::new();

@@ -177,6 +177,7 @@ pub(crate) struct Metrics {
     retries: Family<PartLabels, Counter>,
     peers_damaged: Counter,
     peers_unreadable: Counter,
+    answers_unsent: Gauge,
     ready: Gauge,
 }
 
@@ -218,6 +219,7 @@ impl Metrics {
             retries: Family::default(),
             peers_damaged: Counter::default(),
             peers_unreadable: Counter::default(),
+            answers_unsent: Gauge::default(),
             ready: Gauge::default(),
         };
         let labels = [
@@ -279,6 +281,8 @@ impl Metrics {
         registry.register("peer_messages_damaged", help, self.peers_damaged.clone());
         let help = "Messages of other nodes that this version cannot take";
         registry.register("peer_messages_unreadable", help, self.peers_unreadable.clone());
+        let help = "Bytes of answers that wait for their readers";
+        registry.register_with_unit("answers_unsent", help, Unit::Bytes, self.answers_unsent.clone());
         self
     }
 
@@ -449,6 +453,11 @@ impl Metrics {
         let set = |counter: &Counter, to: u64| counter.inner().store(to, Ordering::Relaxed);
         set(&self.peers_damaged, alarms.damaged_count());
         set(&self.peers_unreadable, alarms.unreadable_count());
+    }
+
+    /// Sets the bytes of answers that wait for their readers.
+    pub(crate) fn answers_unsent(&self, bytes: u64) {
+        self.answers_unsent.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Sets the metrics of the directory view.

@@ -282,6 +282,7 @@ impl NodeParts {
             metrics: Arc::new(Metrics::of(&config.node)),
             traffic: replication.counters().clone(),
             peer_alarms: raft.alarms(),
+            answers: Arc::default(),
             directory_view: directory_view.clone(),
             directory: directory.clone(),
             groups: Arc::new(hosted),

@@ -125,26 +125,36 @@ async fn in_flight_limit_holds_until_permit_is_dropped() {
 async fn forwarded_operations_are_bounded_by_share_and_limit() {
     let (admission, now) = admission();
     let (loud, quiet) = (tenant(5, &[]), tenant(5 + PARTITIONS as u64, &[]));
-    let under_way: Vec<_> = (0..3).map(|_| admission.admit_forwarded(now, &loud, 3)).collect();
+    let under_way: Vec<_> = (0..3).map(|_| admission.admit_forwarded(now, &loud, 3, 0)).collect();
     assert!(under_way.iter().all(Result::is_ok));
-    let refusal = admission.admit_forwarded(now, &loud, 3).unwrap_err();
+    let refusal = admission.admit_forwarded(now, &loud, 3, 0).unwrap_err();
     assert_eq!(
         (refusal.limit, refusal.wait),
         (TenantLimit::InFlight, Some(BUSY_RETRY_DELAY))
     );
     let message = refusal.error(&loud.name).message;
     assert!(message.contains("at most 3 operations in flight from this node") && !message.contains("raise"));
-    assert!(admission.admit_forwarded(now, &quiet, 3).is_ok());
+    assert!(admission.admit_forwarded(now, &quiet, 3, 0).is_ok());
     assert!(
         admission.admit(now, &loud, READ).is_ok(),
         "what is served here is not under way"
     );
     drop(under_way);
-    assert!(admission.admit_forwarded(now, &loud, 3).is_ok());
+    assert!(admission.admit_forwarded(now, &loud, 3, 0).is_ok());
+
+    let whole = admission.admit_forwarded(now, &loud, 9, 2 * FORWARDED_LEN_MAX).unwrap();
+    let refusal = admission.admit_forwarded(now, &loud, 9, 1).unwrap_err();
+    assert_eq!(
+        (refusal.name(), refusal.wait),
+        ("tenant.forwarded", Some(BUSY_RETRY_DELAY))
+    );
+    assert!(admission.admit_forwarded(now, &quiet, 9, FORWARDED_LEN_MAX).is_ok());
+    drop(whole);
+    assert!(admission.admit_forwarded(now, &loud, 9, FORWARDED_LEN_MAX).is_ok());
 
     let limited = tenant(6, &[(TenantLimit::InFlight, 1)]);
     let _here = admission.admit(now, &limited, READ).unwrap();
-    assert!(admission.admit_forwarded(now, &limited, 3).is_err());
+    assert!(admission.admit_forwarded(now, &limited, 3, 0).is_err());
 }
 
 #[tokio::test]
@@ -169,6 +179,18 @@ async fn watch_limit_holds_until_closed_and_may_be_zero() {
         "{refusal}"
     );
     assert!(refusal.message.contains("--limit watches="), "{refusal}");
+}
+
+/// The initial state of a watch costs the tenant its rate.
+#[tokio::test]
+async fn watch_is_charged_for_what_it_reads() {
+    let (admission, now) = admission();
+    let tenant = tenant(5, &[(TenantLimit::BytesPerSecond, 1_000)]);
+    let watch = admission.admit_watch(now, &tenant).unwrap();
+    assert_eq!(watch.charge(now, 999), None);
+    assert_eq!(watch.charge(now, 500), Some(Duration::from_millis(500)));
+    assert!(admission.admit(now, &tenant, write(1)).is_err());
+    assert_eq!(watch.charge(now + Duration::from_millis(500), 0), None);
 }
 
 fn put(key: &str, value: &str) -> Operation {

@@ -41,6 +41,8 @@ const PARTITIONS: usize = 16;
 /// Least accounts of a partition that is swept; otherwise it is swept when it has twice the accounts that the last
 /// sweep left.
 const SWEEP_ACCOUNTS_MIN: usize = 64;
+/// Most bytes of a tenant's operations in flight to other nodes, beyond one operation.
+const FORWARDED_LEN_MAX: u64 = 32 << 20;
 /// Retry delay of an operation that was refused because of others in flight.
 const BUSY_RETRY_DELAY: Duration = Duration::from_millis(10);
 
@@ -74,6 +76,8 @@ enum Scope {
     Tenant,
     /// A share of the operations in flight to another node, which nobody can raise for one tenant.
     Forwarding,
+    /// The bytes of these.
+    ForwardedBytes,
     /// The group's, for all its tenants.
     Group,
     /// A rate to which the tenant's writers are slowed while it is seeded.
@@ -102,6 +106,8 @@ struct TenantAccount {
     in_flight: u64,
     /// Number of operations in flight that another node serves.
     forwarded: u64,
+    /// Bytes of these.
+    forwarded_len: u64,
     watches: u64,
     /// Growth that the writes in flight may cause.
     reserved: Growth,
@@ -148,7 +154,8 @@ pub(crate) struct Permit {
     tenant: TenantNumber,
     /// The tenant's bytes per second, if its response is charged.
     response_rate: Option<u64>,
-    is_forwarded: bool,
+    /// Bytes of the operation, if another node serves it.
+    forwarded_len: Option<u64>,
     growth: Growth,
 }
 
@@ -157,6 +164,8 @@ pub(crate) struct Permit {
 pub(crate) struct WatchPermit {
     admission: Arc<Admission>,
     tenant: TenantNumber,
+    /// The tenant's bytes per second.
+    rate: Option<u64>,
 }
 
 impl Admission {
@@ -208,7 +217,7 @@ impl Admission {
             admission: self.clone(),
             tenant: tenant.number,
             response_rate: response_rate.filter(|_| cost.charges_response),
-            is_forwarded: false,
+            forwarded_len: None,
             growth: Growth::default(),
         })
     }
@@ -220,11 +229,18 @@ impl Admission {
         now: Instant,
         tenant: &Tenant,
         share: u64,
+        len: u64,
     ) -> Result<Permit, LimitExceeded> {
         let now_ns = self.elapsed_ns(now);
         let mut partition = self.partition(tenant.number).lock();
         let account = partition.account(tenant.number, now_ns);
         account.check_in_flight(tenant)?;
+        if account.forwarded > 0 && account.forwarded_len + len > FORWARDED_LEN_MAX {
+            return Err(LimitExceeded {
+                scope: Scope::ForwardedBytes,
+                ..LimitExceeded::busy(TenantLimit::InFlight, FORWARDED_LEN_MAX)
+            });
+        }
         if account.forwarded >= share {
             return Err(LimitExceeded {
                 scope: Scope::Forwarding,
@@ -233,11 +249,12 @@ impl Admission {
         }
         account.in_flight += 1;
         account.forwarded += 1;
+        account.forwarded_len += len;
         Ok(Permit {
             admission: self.clone(),
             tenant: tenant.number,
             response_rate: None,
-            is_forwarded: true,
+            forwarded_len: Some(len),
             growth: Growth::default(),
         })
     }
@@ -257,6 +274,7 @@ impl Admission {
         Ok(WatchPermit {
             admission: self.clone(),
             tenant: tenant.number,
+            rate: tenant.limit(TenantLimit::BytesPerSecond),
         })
     }
 }
@@ -288,9 +306,26 @@ impl Permit {
         }
     }
 
+    /// Returns the tenant.
+    pub(crate) fn tenant(&self) -> TenantNumber {
+        self.tenant
+    }
+
     /// Tells whether the bytes of the response are charged.
     pub(crate) fn charges_response(&self) -> bool {
         self.response_rate.is_some()
+    }
+}
+
+impl WatchPermit {
+    /// Charges bytes that were read for the watch, and returns the time until the tenant's rate allows more.
+    pub(crate) fn charge(&self, now: Instant, len: u64) -> Option<Duration> {
+        let rate = self.rate?;
+        let now_ns = self.admission.elapsed_ns(now);
+        let mut partition = self.admission.partition(self.tenant).lock();
+        let bytes = &mut partition.account(self.tenant, now_ns).bytes;
+        bytes.charge(now_ns, rate, len);
+        bytes.check(now_ns, rate, 0).err()
     }
 }
 
@@ -299,7 +334,8 @@ impl Drop for Permit {
         let mut partition = self.admission.partition(self.tenant).lock();
         if let Some(account) = partition.accounts.get_mut(&self.tenant) {
             account.in_flight -= 1;
-            account.forwarded -= u64::from(self.is_forwarded);
+            account.forwarded -= u64::from(self.forwarded_len.is_some());
+            account.forwarded_len -= self.forwarded_len.unwrap_or_default();
             account.reserved = account.reserved.minus(self.growth);
         }
     }
@@ -354,6 +390,7 @@ impl LimitExceeded {
     pub(crate) fn name(&self) -> &'static str {
         match self.scope {
             Scope::Tenant | Scope::Forwarding => self.limit.name(),
+            Scope::ForwardedBytes => "tenant.forwarded",
             Scope::Group => "group.outcomes",
             Scope::Seed => "seed.history",
         }
@@ -391,6 +428,10 @@ impl LimitExceeded {
                     Scope::Forwarding => format!(
                         "{limit}: tenant {tenant} has at most {max} operations in flight from this node to its home; \
                          wait {millis} ms, or connect to the home"
+                    ),
+                    Scope::ForwardedBytes => format!(
+                        "{limit}: tenant {tenant} has at most {max} bytes of operations in flight from this node to its \
+                         home; wait {millis} ms, or connect to the home"
                     ),
                     Scope::Group => format!(
                         "{limit}: the home of tenant {tenant} has at most {max} {what}, and the tenant has its share of \

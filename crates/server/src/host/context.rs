@@ -14,8 +14,8 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    admin_peers::AdminPeers, config::ValidatedConfig, directory::DirectoryClient, lease::NodeLeases, metrics::Metrics,
-    resources::Resources,
+    admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient,
+    lease::NodeLeases, metrics::Metrics, resources::Resources,
 };
 
 /// Longest wait for the directory view when a name is unknown.
@@ -45,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) traffic: Arc<TrafficCounters>,
     /// Messages of other nodes that could not be read.
     pub(crate) peer_alarms: PeerAlarms,
+    /// Answers that wait for their readers.
+    pub(crate) answers: Arc<AnswerBudget>,
     /// Wall clock, in milliseconds since 1970.
     pub(crate) wall: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Start time in milliseconds since 1970.

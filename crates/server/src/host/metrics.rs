@@ -65,6 +65,7 @@ pub(crate) fn metrics_text(host: &Host) -> String {
         .process
         .set(ProcessSample::read(), host.resources.descriptors_max);
     metrics.peers(&host.peer_alarms);
+    metrics.answers_unsent(host.answers.len());
     metrics.view(index, tenants);
     metrics.ready(host.readiness.node.report().is_ready());
     metrics.text()

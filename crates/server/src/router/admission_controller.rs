@@ -53,10 +53,19 @@ impl AdmissionController {
     }
 
     /// Admits an operation to its tenant's share of those that are in flight to another node.
-    pub(super) fn admit_forwarded(&self, tenant: &Tenant) -> Result<Permit, Error> {
+    pub(super) fn admit_forwarded(&self, tenant: &Tenant, len: u64) -> Result<Permit, Error> {
         let share = (STREAM_OPERATIONS_MAX / FORWARDED_DIVISOR) as u64;
-        let admitted = self.admission.admit_forwarded(Instant::now(), tenant, share);
+        let admitted = self.admission.admit_forwarded(Instant::now(), tenant, share, len);
         admitted.map_err(|refused| self.error(refused, tenant))
+    }
+
+    /// Checks that there is room for an answer with data of a tenant, among those that wait for their readers.
+    pub(super) fn check_room(&self, call: &Call, tenant: &Tenant) -> Result<(), Error> {
+        let checked = call.responder.check_room(tenant.number);
+        checked.map_err(|full| {
+            self.metrics.refused(full.name);
+            full.error()
+        })
     }
 
     /// Admits one more watch of a tenant at this node; it counts until the permit is dropped.
@@ -183,6 +192,14 @@ fn write_of(step: &Step) -> Option<&Operation> {
     match step {
         Step::Write(operation) => Some(operation),
         Step::Get(_) => None,
+    }
+}
+
+/// Tells whether the response to an operation carries data.
+pub(super) fn responds_with_data(action: &Action) -> bool {
+    match action {
+        Action::Read(_) => true,
+        Action::Write(write) => answers_data(&write.mutation),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -19,9 +19,15 @@ use stead_api::{
 };
 use stead_state::lease::loss::Confirmation;
 use stead_types::{Epoch, Error, ErrorKind, GroupId, TenantNumber};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
-use crate::{admission::Permit, metrics::OperationLabel, response};
+use crate::{
+    admission::Permit,
+    answers::{AnswerAccount, AnswerPermit, AnswersFull},
+    fair_queue::FairQueue,
+    metrics::OperationLabel,
+    response,
+};
 
 /// Target of a forwarded operation: group, epoch and tenant as the sender knows them.
 #[derive(Clone, Copy, Debug)]
@@ -83,25 +89,61 @@ const CANCELLED_MAX: usize = 4_096;
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseSender(Arc<ResponseChannel>);
 
+/// Receiver of the answers of one stream or call: those of several tenants in fair turns.
+#[derive(Debug)]
+pub(crate) struct ResponseReceiver(Arc<ResponseChannel>);
+
+/// An answer, and its room among those that wait for their reader.
+#[derive(Debug)]
+pub(crate) struct ReadyAnswer {
+    /// The answer.
+    pub(crate) answer: Answer,
+    /// Its room.
+    pub(crate) permit: AnswerPermit,
+}
+
 #[derive(Debug)]
 struct ResponseChannel {
-    to: mpsc::UnboundedSender<Answer>,
+    ready: Mutex<FairQueue<ReadyAnswer>>,
+    /// Notified when an answer is ready.
+    notify: Notify,
+    /// Whether the receiver has gone.
+    is_closed: AtomicBool,
+    account: Arc<AnswerAccount>,
     cancelled: Mutex<BTreeSet<u64>>,
     /// Number of cancelled ids: usually zero, which must be cheap to find out.
     count: AtomicUsize,
 }
 
 impl ResponseSender {
-    /// Returns the sender and the receiver of answers. The channel is unbounded: its bound is the number of operations
-    /// in flight that the stream admits, each of which is answered exactly once.
-    pub(crate) fn channel() -> (Self, mpsc::UnboundedReceiver<Answer>) {
-        let (to, from) = mpsc::unbounded_channel();
-        let channel = ResponseChannel {
-            to,
+    /// Returns the sender and the receiver of answers. The number of them is bounded by the operations in flight that the
+    /// stream admits, each of which is answered exactly once, their bytes by the account.
+    pub(crate) fn channel(account: Arc<AnswerAccount>) -> (Self, ResponseReceiver) {
+        let channel = Arc::new(ResponseChannel {
+            ready: Mutex::default(),
+            notify: Notify::new(),
+            is_closed: AtomicBool::new(false),
+            account,
             cancelled: Mutex::default(),
             count: AtomicUsize::new(0),
-        };
-        (Self(Arc::new(channel)), from)
+        });
+        (Self(channel.clone()), ResponseReceiver(channel))
+    }
+
+    fn send(&self, tenant: TenantNumber, answer: Answer) {
+        if self.is_closed() {
+            return;
+        }
+        let len = response::memory_len(&answer);
+        let permit = self.0.account.add(tenant, len);
+        let ready = ReadyAnswer { answer, permit };
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        self.0.ready.lock().push(tenant, len, ready);
+        self.0.notify.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed.load(Ordering::Acquire)
     }
 
     /// Marks operations as cancelled.
@@ -137,6 +179,49 @@ impl ResponseSender {
             cancelled.remove(&id);
             self.0.count.store(cancelled.len(), Ordering::Release);
         }
+    }
+}
+
+impl ResponseReceiver {
+    /// Waits for answers, and takes those that are ready: at most so many, and so many bytes beyond the last one.
+    pub(crate) async fn recv_many(&mut self, into: &mut Vec<ReadyAnswer>, count_max: usize, len_max: u64) -> usize {
+        let (mut count, mut len) = (0, 0);
+        loop {
+            while count < count_max
+                && len < len_max
+                && let Some(ready) = self.try_recv()
+            {
+                count += 1;
+                len += ready.permit.len();
+                into.push(ready);
+            }
+            if count > 0 {
+                return count;
+            }
+            self.0.notify.notified().await;
+        }
+    }
+
+    /// Waits for an answer.
+    pub(crate) async fn recv(&mut self) -> ReadyAnswer {
+        loop {
+            match self.try_recv() {
+                Some(ready) => return ready,
+                None => self.0.notify.notified().await,
+            }
+        }
+    }
+
+    /// Takes an answer that is ready.
+    pub(crate) fn try_recv(&mut self) -> Option<ReadyAnswer> {
+        self.0.ready.lock().pop()
+    }
+}
+
+impl Drop for ResponseReceiver {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::Release);
+        *self.0.ready.lock() = FairQueue::default();
     }
 }
 
@@ -194,8 +279,13 @@ impl Responder {
 
     /// Tells whether the caller waits no more: it has cancelled, or its stream has ended.
     pub(crate) fn is_abandoned(&self) -> bool {
-        let is_abandoned = |to: &ResponseSender| to.is_cancelled(self.id) || to.0.to.is_closed();
+        let is_abandoned = |to: &ResponseSender| to.is_cancelled(self.id) || to.is_closed();
         self.to.as_ref().is_none_or(is_abandoned)
+    }
+
+    /// Checks that there is room for another answer with data of a tenant.
+    pub(crate) fn check_room(&self, tenant: TenantNumber) -> Result<(), AnswersFull> {
+        self.to.as_ref().map_or(Ok(()), |to| to.0.account.check(tenant))
     }
 
     /// Sends the answer, and sets its id. A caller that has gone is no error.
@@ -208,12 +298,14 @@ impl Responder {
             answer = response::with_deletions_before(*part, answer);
         }
         answer.id = self.id;
-        if let Some(permit) = self.permit.take().filter(Permit::charges_response) {
+        let permit = self.permit.take();
+        if let Some(permit) = permit.as_ref().filter(|permit| permit.charges_response()) {
             permit.charge_response(Instant::now(), response::data_len(&answer));
         }
+        let tenant = permit.map_or(TenantNumber::new(0), |permit| permit.tenant());
         if let Some(to) = self.to.take() {
             to.forget(self.id);
-            let _gone = to.0.to.send(answer);
+            to.send(tenant, answer);
         }
     }
 }
@@ -238,12 +330,12 @@ mod tests {
 
     #[tokio::test]
     async fn responder_is_abandoned_only_while_cancelled_and_in_flight() {
-        let (answers, mut answered) = ResponseSender::channel();
+        let (answers, mut answered) = ResponseSender::channel(Arc::default());
         let [one, two] = [1, 2].map(|id| Responder::new(id, answers.clone()));
         answers.cancel(vec![2, 3]);
         assert!(!one.is_abandoned() && two.is_abandoned());
         two.send(response::error_answer(&rejections::cancelled()));
-        assert_eq!(answered.recv().await.map(|answer| answer.id), Some(2));
+        assert_eq!(answered.recv().await.answer.id, 2);
         // An id that comes again is another operation.
         let [two, three] = [2, 3].map(|id| Responder::new(id, answers.clone()));
         assert!(!two.is_abandoned() && !three.is_abandoned());
@@ -266,7 +358,7 @@ mod tests {
             repeated_outcome,
             ..DeleteRangeResponse::default()
         };
-        let (answers, mut answered) = ResponseSender::channel();
+        let (answers, mut answered) = ResponseSender::channel(Arc::default());
         let mut responders = [1, 2].map(|id| Responder::new(id, answers.clone()));
         for responder in &mut responders {
             responder.add_part(deleted(512, true, false));
@@ -275,7 +367,7 @@ mod tests {
         let [one, two] = responders;
         one.send(response::answer(Response::DeleteRange(deleted(30, false, true))));
         drop(two);
-        let mut next = async || match answered.recv().await.unwrap().response {
+        let mut next = async || match answered.recv().await.answer.response {
             Some(Response::DeleteRange(whole)) => {
                 (whole.deleted, whole.changes, whole.incomplete, whole.repeated_outcome)
             }
@@ -287,7 +379,7 @@ mod tests {
 
     #[test]
     fn cancelled_ids_are_bounded() {
-        let (answers, _answered) = ResponseSender::channel();
+        let (answers, _answered) = ResponseSender::channel(Arc::default());
         let replies = [1, 9_000].map(|id| Responder::new(id, answers.clone()));
         answers.cancel((1..=9_000).collect());
         assert_eq!(replies.each_ref().map(Responder::is_abandoned), [false, true]);

@@ -58,6 +58,11 @@ impl CallCompletion {
         self.answer(call, ServedFrom::Failed, response::error_answer(error));
     }
 
+    /// Counts a call that is refused for a limit of this node.
+    pub(super) fn count_refused(&self, limit: &'static str) {
+        self.metrics.refused(limit);
+    }
+
     /// Answers a call with the error of a limit of this node, which is not its tenant's.
     pub(super) fn shed(&self, call: Call, limit: &'static str, error: &Error) {
         self.metrics.refused(limit);

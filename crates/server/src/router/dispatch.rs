@@ -8,7 +8,7 @@ use stead_types::{Error, ErrorKind, GroupId, TenantNumber};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    admission_controller::AdmissionController,
+    admission_controller::{self, AdmissionController},
     call::Call,
     call_completion::CallCompletion,
     forward_links::ForwardLinks,
@@ -114,6 +114,11 @@ impl Router {
         if let RouteDecision::Local { group } = route
             && let hosted = self.host.groups.get(&group)
             && let Err(error) = self.admission.admit(&mut call, &tenant, &request.action, hosted)
+        {
+            return self.completion.reject(call, &error);
+        }
+        if admission_controller::responds_with_data(&request.action)
+            && let Err(error) = self.admission.check_room(&call, &tenant)
         {
             return self.completion.reject(call, &error);
         }

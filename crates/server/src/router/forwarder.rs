@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stead_api::operation;
 use stead_state::routing::CurrentHome;
 use stead_types::{Epoch, NodeId, limits::HOPS_MAX};
 
@@ -39,7 +40,8 @@ impl Forwarder {
     pub(super) fn forward<R>(&self, mut job: Job<R>, to: CurrentHome, nodes: &[NodeId]) {
         // A permit as an operation that this node serves would count twice.
         job.call.responder.release();
-        match self.admission.admit_forwarded(&job.tenant) {
+        let len = operation::len(&job.call.operation) as u64;
+        match self.admission.admit_forwarded(&job.tenant, len) {
             Ok(permit) => job.call.responder.hold(permit),
             Err(error) => return self.completion.reject(job.call, &error),
         }

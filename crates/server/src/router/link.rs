@@ -10,12 +10,7 @@
 //! 3. A call that was cancelled before it was sent, or whose deadline has passed, is not sent; for one that was sent
 //!    and is cancelled the peer is told, once.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    convert::Infallible,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use stead_api::{
@@ -25,10 +20,10 @@ use stead_api::{
         internal::v1::{
             ForwardRequest, ForwardResponse, ForwardedOperation, forward_service_client::ForwardServiceClient,
         },
-        v1::IdempotencyKey,
+        v1::{Answer, IdempotencyKey},
     },
 };
-use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, NodeId};
+use stead_types::{DirectoryVersion, Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
@@ -42,7 +37,7 @@ use super::{
     leader_cache::LeaderCache,
     rejections,
 };
-use crate::response;
+use crate::{fair_queue::FairQueue, response};
 
 /// Most operations that wait for one peer; more are shed.
 pub(crate) const QUEUE_MAX: usize = 8_192;
@@ -76,6 +71,7 @@ pub(crate) struct OutgoingCall {
 
 struct PendingCall {
     responder: Responder,
+    tenant: TenantNumber,
     deadline: Instant,
     group: GroupId,
     node: NodeId,
@@ -92,8 +88,8 @@ pub(crate) struct ForwardLink {
     queue: mpsc::Receiver<OutgoingCall>,
     leaders: Arc<LeaderCache>,
     alarms: PeerAlarms,
-    /// Calls taken from the queue and not sent yet.
-    waiting: VecDeque<OutgoingCall>,
+    /// Calls taken from the queue and not sent yet, of several tenants in fair turns.
+    waiting: FairQueue<OutgoingCall>,
     /// Calls sent and not answered, by id.
     pending: BTreeMap<u64, PendingCall>,
     /// Ids to cancel at the peer with the next message.
@@ -129,7 +125,7 @@ impl ForwardLink {
             queue,
             leaders,
             alarms,
-            waiting: VecDeque::new(),
+            waiting: FairQueue::default(),
             pending: BTreeMap::new(),
             cancel_ids: Vec::new(),
             next_id: 1,
@@ -157,7 +153,7 @@ impl ForwardLink {
             }
             self.fail_all();
             match self.queue.recv().await {
-                Some(first) => self.waiting.push_back(first),
+                Some(first) => self.push(first),
                 None => return,
             }
         }
@@ -213,6 +209,7 @@ impl ForwardLink {
         let mut queued = Vec::new();
         let has_sent = !self.pending.is_empty();
         let has_waiting = !self.waiting.is_empty();
+        let has_room = self.waiting.len() < QUEUE_MAX && !(has_waiting && self.queue.is_closed());
         tokio::select! {
             place = messages.reserve(), if has_waiting || !self.cancel_ids.is_empty() => match place {
                 Ok(place) => {
@@ -231,8 +228,8 @@ impl ForwardLink {
                 }
                 None => Wake::Broken,
             },
-            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if !has_waiting => {
-                self.waiting.extend(queued);
+            count = self.queue.recv_many(&mut queued, MESSAGE_OPERATIONS_MAX), if has_room => {
+                queued.into_iter().for_each(|outgoing| self.push(outgoing));
                 if count == 0 { Wake::Broken } else { Wake::Queued }
             }
             Ok(()) = self.cancels.changed(), if has_sent || has_waiting => Wake::Cancelled,
@@ -249,7 +246,7 @@ impl ForwardLink {
         let mut len = 0;
         while message.operations.len() < MESSAGE_OPERATIONS_MAX
             && len < MESSAGE_LEN_MAX
-            && let Some(outgoing) = self.waiting.pop_front()
+            && let Some(outgoing) = self.waiting.pop()
         {
             let Some(outgoing) = reject_inactive(outgoing) else {
                 continue;
@@ -266,15 +263,19 @@ impl ForwardLink {
         while self.waiting.len() < QUEUE_MAX
             && let Ok(queued) = self.queue.try_recv()
         {
-            self.waiting.push_back(queued);
+            self.push(queued);
         }
+    }
+
+    fn push(&mut self, outgoing: OutgoingCall) {
+        let len = operation::len(&outgoing.call.operation);
+        self.waiting.push(outgoing.target.tenant, len, outgoing);
     }
 
     /// Answers waiting calls that were cancelled or exceeded their deadline.
     fn sweep_waiting(&mut self) {
         self.take_queued();
-        let waiting = std::mem::take(&mut self.waiting);
-        self.waiting = waiting.into_iter().filter_map(reject_inactive).collect();
+        self.waiting.filter_map(reject_inactive);
     }
 
     fn register(&mut self, outgoing: OutgoingCall) -> ForwardedOperation {
@@ -298,6 +299,7 @@ impl ForwardLink {
             id,
             PendingCall {
                 responder,
+                tenant: target.tenant,
                 deadline,
                 group,
                 node,
@@ -330,7 +332,7 @@ impl ForwardLink {
                     self.leaders
                         .record_failure(pending.group, pending.node, &pending.candidates);
                 }
-                pending.responder.send(answer);
+                pending.respond(answer);
             }
         }
     }
@@ -364,7 +366,7 @@ impl ForwardLink {
     /// Fails all calls of a stream that has ended.
     fn fail_all(&mut self) {
         self.cancel_ids.clear();
-        while let Some(outgoing) = self.waiting.pop_front() {
+        while let Some(outgoing) = self.waiting.pop() {
             self.reject_unsent(outgoing);
         }
         for (_, pending) in std::mem::take(&mut self.pending) {
@@ -374,6 +376,18 @@ impl ForwardLink {
 }
 
 impl PendingCall {
+    /// Sends the home's answer. One to a read for which there is no room is given up: nothing happened.
+    fn respond(self, answer: Answer) {
+        let room = match self.is_write || response::data_len(&answer) == 0 {
+            true => Ok(()),
+            false => self.responder.check_room(self.tenant),
+        };
+        self.responder.send(match room {
+            Ok(()) => answer,
+            Err(full) => response::error_answer(&full.error()),
+        });
+    }
+
     fn fail(self, why: &str) {
         let error = if self.is_write {
             let key = self

@@ -1,18 +1,18 @@
 //! Tests of a link that is not run: what it sends, answers and cancels.
 
-use stead_api::proto::v1::{Answer, DeleteRequest, Operation, operation::Request};
+use stead_api::proto::v1::{DeleteRequest, Operation, operation::Request};
 use stead_state::lease::loss::Confirmation;
 use stead_types::{Epoch, Incarnation, TenantNumber};
 
 use super::*;
-use crate::router::ResponseSender;
+use crate::router::{ResponseReceiver, ResponseSender};
 
 /// A link that is not run, and calls for it.
 struct World {
     link: ForwardLink,
     queue: mpsc::Sender<OutgoingCall>,
     answers: ResponseSender,
-    answered: mpsc::UnboundedReceiver<Answer>,
+    answered: ResponseReceiver,
 }
 
 impl World {
@@ -20,7 +20,7 @@ impl World {
         let (queued, queue) = mpsc::channel(9);
         let channel = Channel::from_static("http://127.0.0.1:1").connect_lazy();
         let cancels = watch::Sender::new(()).subscribe();
-        let (answers, answered) = ResponseSender::channel();
+        let (answers, answered) = ResponseSender::channel(Arc::default());
         Self {
             link: ForwardLink::new(channel, queue, Arc::default(), PeerAlarms::default(), cancels),
             queue: queued,
@@ -66,10 +66,10 @@ async fn link_cancelled_calls_are_not_sent_or_cancelled_once() {
     let mut world = World::new();
     let calls = [7, 8].map(|id| world.call(id));
     world.answers.cancel(vec![7]);
-    world.link.waiting.extend(calls);
+    calls.into_iter().for_each(|call| world.link.push(call));
     let sent = sent(&world.link.message().unwrap());
     assert_eq!(sent.len(), 1);
-    assert_eq!(world.answered.try_recv().map(|answer| answer.id), Ok(7));
+    assert_eq!(world.answered.try_recv().map(|ready| ready.answer.id), Some(7));
 
     world.link.cancel();
     assert_eq!(world.link.message(), None, "nobody has cancelled it");
@@ -79,7 +79,7 @@ async fn link_cancelled_calls_are_not_sent_or_cancelled_once() {
     let cancelled = world.link.message().map(|message| message.cancel_ids);
     assert_eq!(cancelled, Some(sent), "by the number that the peer knows");
     assert_eq!(world.link.message(), None, "once");
-    assert!(world.answered.try_recv().is_err(), "the peer answers it");
+    assert!(world.answered.try_recv().is_none(), "the peer answers it");
 }
 
 /// Invariant 3: a call whose deadline passes before it is sent is answered and not sent.
@@ -87,18 +87,18 @@ async fn link_cancelled_calls_are_not_sent_or_cancelled_once() {
 async fn link_expired_queued_call_is_answered_unsent() {
     let mut world = World::new();
     let [early, late, queued, later] = [7, 8, 9, 10].map(|id| world.call(id));
-    world.link.waiting.push_back(early);
+    world.link.push(early);
     assert_eq!(world.link.message().map(|message| message.operations.len()), Some(1));
     let deadline = later.call.deadline + Duration::from_secs(5);
-    world.link.waiting.push_back(late);
+    world.link.push(late);
     world.queue.try_send(queued).unwrap();
     world.queue.try_send(later_by(later, deadline)).unwrap();
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(world.link.waiting.len(), 1);
 
     world.link.expire();
-    let mut answered = std::iter::from_fn(|| world.answered.try_recv().ok());
-    let ids: Vec<u64> = answered.by_ref().map(|answer| answer.id).collect();
+    let mut answered = std::iter::from_fn(|| world.answered.try_recv());
+    let ids: Vec<u64> = answered.by_ref().map(|ready| ready.answer.id).collect();
     assert_eq!(ids, [8, 9], "what was sent is left to its peer a little longer");
     assert_eq!(sent(&world.link.message().unwrap()).len(), 1);
     assert_eq!(world.link.message(), None);

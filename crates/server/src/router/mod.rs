@@ -42,7 +42,9 @@ mod serving;
 mod writes;
 
 pub(crate) use admission_controller::AdmissionController;
-pub(crate) use call::{Call, ForwardOrigin, ForwardTarget, Responder, ResponseSender, STREAM_OPERATIONS_MAX};
+pub(crate) use call::{
+    Call, ForwardOrigin, ForwardTarget, ReadyAnswer, Responder, ResponseReceiver, ResponseSender, STREAM_OPERATIONS_MAX,
+};
 pub(crate) use dispatch::Router;
 pub(crate) use forward_links::ForwardLinks;
 pub(crate) use reads::read_error;

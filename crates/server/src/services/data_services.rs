@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stead_api::{net::Connect, peer_codec::PeerAlarms};
 
 use crate::{
+    answers::AnswerBudget,
     host::Host,
     router::{AdmissionController, ForwardLinks, RoutePlanner, Router},
     supervisor::Spawner,
@@ -22,6 +23,8 @@ pub(crate) struct DataServices {
     pub(crate) links: Arc<ForwardLinks>,
     /// Messages that could not be read.
     pub(crate) peer_alarms: PeerAlarms,
+    /// Answers that wait for their readers.
+    pub(crate) answers: Arc<AnswerBudget>,
 }
 
 impl DataServices {
@@ -47,6 +50,7 @@ impl DataServices {
             watches: Arc::new(Watches::new(context, spawner.clone())),
             links,
             peer_alarms: host.peer_alarms.clone(),
+            answers: host.answers.clone(),
         }
     }
 }

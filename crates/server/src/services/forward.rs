@@ -18,6 +18,7 @@ use super::{
     operations::{self, InboundOperations},
 };
 use crate::{
+    answers::UnsentAnswers,
     router::{Call, ForwardTarget, Responder, ResponseSender},
     watch::ForwardedWatch,
 };
@@ -76,10 +77,11 @@ impl forward_service_server::ForwardService for ForwardService {
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
         let inbound = operations::inbound(request.into_inner(), read_message);
-        let answers = operations::serve(self.data_services.clone(), inbound, self.stop.clone());
-        Ok(Response::new(Box::pin(
-            answers.map_ok(|answers| ForwardResponse { answers }),
-        )))
+        let unsent = UnsentAnswers::default();
+        let (data_services, stop) = (self.data_services.clone(), self.stop.clone());
+        let answers = operations::serve(data_services, inbound, None, unsent.clone(), stop);
+        let messages: Self::PipeStream = Box::pin(answers.map_ok(|answers| ForwardResponse { answers }));
+        Ok(unsent.attach(messages))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<ForwardWatchResponse, Status>> + Send>>;
@@ -125,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_operation_is_answered_others_are_served() {
-        let (answers, mut answered) = ResponseSender::channel();
+        let (answers, mut answered) = ResponseSender::channel(std::sync::Arc::default());
         let operation = |id, epoch| ForwardedOperation {
             operation: Some(Operation {
                 id,
@@ -143,7 +145,7 @@ mod tests {
         assert_eq!(inbound.calls.len(), 1);
         assert_eq!(inbound.calls[0].operation.id, 2);
         inbound.reject_all();
-        let answer = answered.recv().await.unwrap();
+        let answer = answered.recv().await.answer;
         let Some(Response::Error(error)) = answer.response else {
             panic!("{answer:?}")
         };

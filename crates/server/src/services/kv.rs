@@ -1,6 +1,6 @@
 //! `KvService`: every call, unary or in a pipeline, becomes an operation for the router.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, TryStreamExt};
 use stead_api::proto::v1::{
@@ -23,7 +23,10 @@ use super::{
     unary::{missing_response, serve_operation},
     watch,
 };
-use crate::router::{Call, Responder, ResponseSender};
+use crate::{
+    answers::{AnswerAccount, ConnectionAnswers, UnsentAnswers},
+    router::{Call, Responder, ResponseSender},
+};
 
 /// The service.
 #[derive(Clone)]
@@ -38,7 +41,12 @@ impl KvService {
         Self { data_services, stop }
     }
 
-    async fn call<T>(&self, request: Request<T>, wrap: fn(T) -> operation::Request) -> Result<AnswerResponse, Status> {
+    async fn call<T>(
+        &self,
+        request: Request<T>,
+        wrap: fn(T) -> operation::Request,
+    ) -> Result<(AnswerResponse, UnsentAnswers), Status> {
+        let account = self.account(&request);
         let deadline = Instant::now() + bounded_timeout(timeout(request.metadata()));
         let routing = routing(request.metadata())?;
         let is_retry = is_library_retry(request.metadata());
@@ -48,7 +56,17 @@ impl KvService {
             routing: routing.into(),
             request: Some(wrap(request.into_inner())),
         };
-        serve_operation(&self.data_services.router, operation, deadline, is_retry).await
+        let router = &self.data_services.router;
+        let (response, permit) = serve_operation(router, account, operation, deadline, is_retry).await?;
+        let unsent = UnsentAnswers::default();
+        unsent.extend([permit]);
+        Ok((response, unsent))
+    }
+
+    /// Returns the account of the answers to a request.
+    fn account<T>(&self, request: &Request<T>) -> Arc<AnswerAccount> {
+        let connection = request.extensions().get::<ConnectionAnswers>().cloned();
+        AnswerAccount::new(self.data_services.answers.clone(), connection)
     }
 }
 
@@ -77,69 +95,73 @@ fn read_message(message: PipelineRequest, answers: &ResponseSender, is_retry: bo
 #[tonic::async_trait]
 impl kv_service_server::KvService for KvService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let AnswerResponse::Get(response) = self.call(request, operation::Request::Get).await? else {
+        let (AnswerResponse::Get(response), unsent) = self.call(request, operation::Request::Get).await? else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn batch_get(&self, request: Request<BatchGetRequest>) -> Result<Response<BatchGetResponse>, Status> {
-        let AnswerResponse::BatchGet(response) = self.call(request, operation::Request::BatchGet).await? else {
+        let (AnswerResponse::BatchGet(response), unsent) = self.call(request, operation::Request::BatchGet).await?
+        else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let AnswerResponse::Put(response) = self.call(request, operation::Request::Put).await? else {
+        let (AnswerResponse::Put(response), unsent) = self.call(request, operation::Request::Put).await? else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        let AnswerResponse::Delete(response) = self.call(request, operation::Request::Delete).await? else {
+        let (AnswerResponse::Delete(response), unsent) = self.call(request, operation::Request::Delete).await? else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn increment(&self, request: Request<IncrementRequest>) -> Result<Response<IncrementResponse>, Status> {
-        let AnswerResponse::Increment(response) = self.call(request, operation::Request::Increment).await? else {
+        let (AnswerResponse::Increment(response), unsent) = self.call(request, operation::Request::Increment).await?
+        else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        let AnswerResponse::Append(response) = self.call(request, operation::Request::Append).await? else {
+        let (AnswerResponse::Append(response), unsent) = self.call(request, operation::Request::Append).await? else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let AnswerResponse::DeleteRange(response) = self.call(request, operation::Request::DeleteRange).await? else {
+        let (AnswerResponse::DeleteRange(response), unsent) =
+            self.call(request, operation::Request::DeleteRange).await?
+        else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let AnswerResponse::Txn(response) = self.call(request, operation::Request::Txn).await? else {
+        let (AnswerResponse::Txn(response), unsent) = self.call(request, operation::Request::Txn).await? else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
-        let AnswerResponse::Scan(response) = self.call(request, operation::Request::Scan).await? else {
+        let (AnswerResponse::Scan(response), unsent) = self.call(request, operation::Request::Scan).await? else {
             return Err(missing_response());
         };
-        Ok(Response::new(response))
+        Ok(unsent.attach(response))
     }
 
     type ScanStreamStream = scan_stream::ResponseStream;
@@ -150,9 +172,11 @@ impl kv_service_server::KvService for KvService {
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
         let until = timeout(request.metadata()).and_then(|requested| Instant::now().checked_add(requested));
         let routing = routing(request.metadata())?;
-        let pages =
-            scan_stream::ScanPages::new(self.data_services.router.clone(), request.into_inner(), until, routing);
-        Ok(Response::new(pages.into_stream(self.stop.clone())))
+        let account = self.account(&request);
+        let router = self.data_services.router.clone();
+        let pages = scan_stream::ScanPages::new(router, account, request.into_inner(), until, routing);
+        let unsent = pages.unsent();
+        Ok(unsent.attach(pages.into_stream(self.stop.clone())))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -178,10 +202,12 @@ impl kv_service_server::KvService for KvService {
         } else {
             |message, answers| read_message(message, answers, false)
         };
+        let connection = request.extensions().get::<ConnectionAnswers>().cloned();
+        let unsent = UnsentAnswers::default();
         let inbound = operations::inbound(request.into_inner(), read);
-        let answers = operations::serve(self.data_services.clone(), inbound, self.stop.clone());
-        Ok(Response::new(Box::pin(
-            answers.map_ok(|answers| PipelineResponse { answers }),
-        )))
+        let (data_services, stop) = (self.data_services.clone(), self.stop.clone());
+        let answers = operations::serve(data_services, inbound, connection, unsent.clone(), stop);
+        let messages: Self::PipelineStream = Box::pin(answers.map_ok(|answers| PipelineResponse { answers }));
+        Ok(unsent.attach(messages))
     }
 }

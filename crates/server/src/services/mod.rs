@@ -50,6 +50,7 @@ use tonic_health::pb::health_server::HealthServer;
 pub(crate) use data_services::DataServices;
 
 use crate::{
+    answers,
     host::Host,
     response::{self, MESSAGE_DECODE_MAX, REQUEST_DECODE_MAX},
 };
@@ -106,7 +107,9 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
     routes.add_service(HealthServer::new(health));
     add_reflection(&mut routes);
     let router = routes.routes().into_axum_router();
-    router.layer(map_response(rewrite_message_too_long))
+    router
+        .layer(map_response(rewrite_message_too_long))
+        .layer(map_response(answers::hold))
 }
 
 /// Rewrites tonic's own refusal of a message beyond the decoder's limit. Other statuses are not decoded here.
@@ -174,5 +177,6 @@ pub(crate) fn peer_router(
         .add_service(replays)
         .add_service(peers.raft)
         .add_service(peers.feed);
-    routes.routes().into_axum_router()
+    let router = routes.routes().into_axum_router();
+    router.layer(map_response(answers::hold))
 }

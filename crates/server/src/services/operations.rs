@@ -19,14 +19,17 @@ use futures::{
 };
 use stead_api::proto::v1::Answer;
 use stead_types::Error;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{data_services::DataServices, messages::split_messages};
+use super::{
+    data_services::DataServices,
+    messages::{MESSAGE_LEN_MAX, split_messages},
+};
 use crate::{
+    answers::{AnswerAccount, ConnectionAnswers, UnsentAnswers},
     response,
-    router::{Call, Responder, ResponseSender, STREAM_OPERATIONS_MAX},
+    router::{Call, ReadyAnswer, Responder, ResponseReceiver, ResponseSender, STREAM_OPERATIONS_MAX},
 };
 
 /// Most answers of a message.
@@ -71,7 +74,7 @@ struct OperationStream {
     data_services: DataServices,
     inbound: Option<Inbound>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
-    answers: (ResponseSender, mpsc::UnboundedReceiver<Answer>),
+    answers: (ResponseSender, ResponseReceiver),
     in_flight: usize,
     /// The error that ended the inbound stream.
     inbound_error: Option<Status>,
@@ -79,17 +82,21 @@ struct OperationStream {
 }
 
 /// Returns the answers to a stream of operations, as messages. It ends when the last operation is answered; when the
-/// token fires it reads no more and answers what it has read.
+/// token fires it reads no more and answers what it has read. Answers have their room on a client's connection until
+/// their bytes are sent, as `unsent` keeps it; `None` is that of another node.
 pub(crate) fn serve(
     data_services: DataServices,
     inbound: Inbound,
+    connection: Option<ConnectionAnswers>,
+    unsent: UnsentAnswers,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<Vec<Answer>, Status>> {
+    let account = AnswerAccount::new(data_services.answers.clone(), connection);
     let stream_state = OperationStream {
         data_services,
         inbound: Some(inbound),
         running: FuturesUnordered::new(),
-        answers: ResponseSender::channel(),
+        answers: ResponseSender::channel(account),
         in_flight: 0,
         inbound_error: None,
         stop,
@@ -98,11 +105,16 @@ pub(crate) fn serve(
         Some((stream_state.next().await?, stream_state))
     });
     let split = answers.map_ok(|answers| stream::iter(split_messages(answers).into_iter().map(Ok)));
-    split.try_flatten()
+    split.try_flatten().map_ok(move |answers: Vec<ReadyAnswer>| {
+        let room = answers.into_iter().map(|ready| (ready.answer, ready.permit));
+        let (answers, permits): (_, Vec<_>) = room.unzip();
+        unsent.extend(permits);
+        answers
+    })
 }
 
 impl OperationStream {
-    async fn next(&mut self) -> Option<Result<Vec<Answer>, Status>> {
+    async fn next(&mut self) -> Option<Result<Vec<ReadyAnswer>, Status>> {
         let mut answers = Vec::new();
         while self.inbound.is_some() || self.in_flight > 0 {
             let room = self.in_flight < STREAM_OPERATIONS_MAX;
@@ -116,7 +128,7 @@ impl OperationStream {
             tokio::select! {
                 biased;
                 Some(()) = self.running.next() => {}
-                count = self.answers.1.recv_many(&mut answers, MESSAGE_ANSWERS_MAX), if self.in_flight > 0 => {
+                count = self.answers.1.recv_many(&mut answers, MESSAGE_ANSWERS_MAX, MESSAGE_LEN_MAX as u64), if self.in_flight > 0 => {
                     self.in_flight -= count;
                     if self.in_flight == 0 {
                         self.answers.0.forget_cancelled();

@@ -30,7 +30,10 @@ use super::{
     call_metadata::bounded_timeout,
     unary::{missing_response, serve_operation},
 };
-use crate::router::Router;
+use crate::{
+    answers::{AnswerAccount, UnsentAnswers},
+    router::Router,
+};
 
 /// Response stream of the service.
 pub(crate) type ResponseStream = Pin<Box<dyn Stream<Item = Result<ScanStreamResponse, Status>> + Send>>;
@@ -38,6 +41,8 @@ pub(crate) type ResponseStream = Pin<Box<dyn Stream<Item = Result<ScanStreamResp
 /// Pages of one scan.
 pub(crate) struct ScanPages {
     router: Arc<Router>,
+    account: Arc<AnswerAccount>,
+    unsent: UnsentAnswers,
     routing: Routing,
     /// The caller's deadline, if it set one.
     until: Option<Instant>,
@@ -51,6 +56,7 @@ impl ScanPages {
     /// Returns the pages of a request.
     pub(crate) fn new(
         router: Arc<Router>,
+        account: Arc<AnswerAccount>,
         request: ScanStreamRequest,
         until: Option<Instant>,
         routing: Routing,
@@ -69,11 +75,18 @@ impl ScanPages {
         };
         Self {
             router,
+            account,
+            unsent: UnsentAnswers::default(),
             routing,
             until,
             next: Some(first),
             left: if limit == 0 { u64::MAX } else { limit },
         }
+    }
+
+    /// Returns where the pages keep their room among the answers that wait.
+    pub(crate) fn unsent(&self) -> UnsentAnswers {
+        self.unsent.clone()
     }
 
     /// Returns the messages; they end with an error when the token fires.
@@ -125,9 +138,12 @@ impl ScanPages {
             request: Some(operation::Request::Scan(request)),
         };
         let deadline = self.until.map_or(page_by, |until| until.min(page_by));
-        let Response::Scan(page) = serve_operation(&self.router, operation, deadline, false).await? else {
+        let account = self.account.clone();
+        let (Response::Scan(page), permit) = serve_operation(&self.router, account, operation, deadline, false).await?
+        else {
             return Err(missing_response());
         };
+        self.unsent.extend([permit]);
         Ok(page)
     }
 

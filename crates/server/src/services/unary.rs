@@ -11,16 +11,21 @@ use stead_types::{Error, ErrorKind};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::router::{Call, Responder, ResponseSender, Router};
+use crate::{
+    answers::{AnswerAccount, AnswerPermit},
+    router::{Call, ReadyAnswer, Responder, ResponseSender, Router},
+};
 
-/// Serves one operation and waits for its response; `is_retry` if a gRPC library may have sent it before.
+/// Serves one operation and waits for its response, whose room among the answers that wait comes with it; `is_retry` if a
+/// gRPC library may have sent it before.
 pub(super) async fn serve_operation(
     router: &Arc<Router>,
+    account: Arc<AnswerAccount>,
     operation: Operation,
     deadline: Instant,
     is_retry: bool,
-) -> Result<Response, Status> {
-    let (answers, mut answer) = ResponseSender::channel();
+) -> Result<(Response, AnswerPermit), Status> {
+    let (answers, mut answer) = ResponseSender::channel(account);
     let call = Call {
         confirmation: Confirmation::Leased,
         operation,
@@ -31,9 +36,10 @@ pub(super) async fn serve_operation(
         responder: Responder::new(0, answers),
     };
     router.clone().dispatch(vec![call]).await;
-    match answer.recv().await.and_then(|answer| answer.response) {
+    let ReadyAnswer { answer, permit } = answer.recv().await;
+    match answer.response {
         Some(Response::Error(error)) => Err(status::to_status(&status::from_operation_error(error))),
-        Some(response) => Ok(response),
+        Some(response) => Ok((response, permit)),
         None => Err(missing_response()),
     }
 }

@@ -22,6 +22,7 @@ use super::{
     expired_keys::{ExpiryError, remove_expired},
     query::{self, ReadOutcome, ScanProgress},
     replica_gate::{GateVerdict, ReplicaGate, ServingCopy, home_may_have_more},
+    slots::{ReadSlot, ReadSlots},
 };
 use crate::{
     config::NodeConfig,
@@ -54,6 +55,7 @@ pub(crate) struct ReadExecutor {
     serving: ServingCheck,
     completion: CallCompletion,
     forwarder: Arc<Forwarder>,
+    slots: Arc<ReadSlots>,
 }
 
 impl ReadExecutor {
@@ -71,6 +73,7 @@ impl ReadExecutor {
             serving,
             completion,
             forwarder,
+            slots: Arc::default(),
         }
     }
 
@@ -98,6 +101,7 @@ impl ReadExecutor {
     ) -> Option<Job<ReadRequest>> {
         let until = job.call.deadline.min(Instant::now() + SESSION_WAIT);
         let mut applied = hosted.raft.applied();
+        let mut slot = None;
         loop {
             applied.borrow_and_update();
             if job.call.responder.is_abandoned() {
@@ -112,7 +116,15 @@ impl ReadExecutor {
                 {
                     return Some(job);
                 }
-                ReadDecision::Serve => match self.read(hosted, &job, copy).await {
+                // The copy's age counts when it is read, after any wait.
+                ReadDecision::Serve if job.request.takes_long() && slot.is_none() => match self.slot(&job).await {
+                    Ok(free) => slot = Some(free),
+                    Err(error) => {
+                        self.completion.reject(job.call, &error);
+                        return None;
+                    }
+                },
+                ReadDecision::Serve => match self.read(hosted, &job, copy, slot).await {
                     Ok(Some(found)) => return self.answer_at_replica(hosted, job, found, copy.role).await,
                     Ok(None) => return Some(job),
                     Err(error) if error.is_transient() || home_may_have_more(&error, copy.role) => return Some(job),
@@ -127,6 +139,7 @@ impl ReadExecutor {
                     return None;
                 }
                 ReadDecision::WaitFor(_) => {
+                    slot = None;
                     if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
                         let Some(error) = late else { return Some(job) };
                         self.completion.reject(job.call, &error);
@@ -211,8 +224,31 @@ impl ReadExecutor {
                 return None;
             }
         }
-        let found = self.read(hosted, &job, ServingCopy::HOME).await;
+        let found = match self.slot_if_long(&job).await {
+            Ok(slot) => self.read(hosted, &job, ServingCopy::HOME, slot).await,
+            Err(error) => Err(error),
+        };
         self.answer_at_home(hosted, job, found).await
+    }
+
+    /// Waits for a slot, until the call's deadline.
+    async fn slot(&self, job: &Job<ReadRequest>) -> Result<ReadSlot, Error> {
+        let slot = timeout_at(job.call.deadline, self.slots.acquire(job.tenant.number)).await;
+        job.check_active()?;
+        let slot = slot.map_err(|_| rejections::deadline_exceeded())?;
+        // Other answers may have become ready meanwhile.
+        job.call.responder.check_room(job.tenant.number).map_err(|full| {
+            self.completion.count_refused(full.name);
+            full.error()
+        })?;
+        Ok(slot)
+    }
+
+    async fn slot_if_long(&self, job: &Job<ReadRequest>) -> Result<Option<ReadSlot>, Error> {
+        Ok(match job.request.takes_long() {
+            true => Some(self.slot(job).await?),
+            false => None,
+        })
     }
 
     /// Answers a read from a copy, at the home once another region has what it shows, where it must; returns it if the
@@ -290,12 +326,14 @@ impl ReadExecutor {
         None
     }
 
-    /// Reads from a copy, and returns the state that the answer depends on; `None` if it has not reached the requested revision.
+    /// Reads from a copy, in the slot that a long read has, and returns the state that the answer depends on; `None` if it
+    /// has not reached the requested revision.
     async fn read(
         &self,
         hosted: &HostedGroup,
         job: &Job<ReadRequest>,
         copy: ServingCopy,
+        _slot: Option<ReadSlot>,
     ) -> Result<Option<FoundAnswer>, Error> {
         let origin = Origin {
             region: &self.node.region,

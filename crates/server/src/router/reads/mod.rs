@@ -10,6 +10,7 @@ mod executor;
 mod expired_keys;
 mod query;
 mod replica_gate;
+mod slots;
 
 pub(super) use executor::ReadExecutor;
 pub(crate) use query::read_error;

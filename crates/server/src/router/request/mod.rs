@@ -75,6 +75,9 @@ impl Mutation {
     }
 }
 
+/// Most keys of a batch that is read at once, without a slot.
+const SHORT_BATCH_KEYS_MAX: usize = 64;
+
 /// A read.
 #[derive(Debug)]
 pub(crate) struct ReadRequest {
@@ -87,6 +90,15 @@ pub(crate) struct ReadRequest {
 }
 
 impl ReadRequest {
+    /// Tells whether it may take so long that it needs a slot.
+    pub(crate) fn takes_long(&self) -> bool {
+        match &self.query {
+            Query::Get(_) => false,
+            Query::BatchGet(keys) => keys.len() > SHORT_BATCH_KEYS_MAX,
+            Query::Scan(_) => true,
+        }
+    }
+
     /// Returns the revision that it requests, directly or by a page token, if any.
     pub(crate) fn pinned_revision(&self, tenant: TenantNumber) -> Option<Revision> {
         match &self.query {

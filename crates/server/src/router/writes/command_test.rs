@@ -29,7 +29,7 @@ fn mutations() -> [Mutation; 3] {
 
 /// Returns a write of a tenant that has these limits of its own.
 fn job(mutation: Mutation, own: &[(TenantLimit, u64)]) -> Job<WriteRequest> {
-    let (answers, _) = ResponseSender::channel();
+    let (answers, _) = ResponseSender::channel(Arc::default());
     let key = IdempotencyKey {
         client: ClientId(1),
         sequence: 1,
