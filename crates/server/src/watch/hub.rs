@@ -42,20 +42,20 @@ const BUFFERED_LEN_MAX: usize = 32 << 20;
 /// Memory overhead of a batch, and of each change.
 const OVERHEAD_LEN: usize = 256;
 
-type HubKey = (GroupId, TenantNumber);
+pub(super) type HubKey = (GroupId, TenantNumber);
 
 /// Consecutive changes of a tenant.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// Revision before the first change.
-    after: Revision,
+    pub(super) after: Revision,
     pub(super) changes: Vec<Change>,
     /// Revision of the last change.
-    next: Revision,
+    pub(super) next: Revision,
 }
 
 impl Batch {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         let len: usize = self.changes.iter().map(|change| change.len() + OVERHEAD_LEN).sum();
         len + OVERHEAD_LEN
     }

@@ -24,6 +24,7 @@ mod continuation;
 mod copies_test;
 mod events;
 mod forward;
+mod history;
 mod hub;
 mod initial_state;
 mod remote_need;
@@ -44,6 +45,7 @@ use stead_types::{Durability, Error, ErrorKind, GroupId, Revision};
 use tokio::time::Instant;
 
 use self::{
+    history::SharedHistory,
     hub::Hubs,
     spec::WatchSpec,
     start::StartCheck,
@@ -77,6 +79,7 @@ pub(crate) struct Watches {
     context: WatchContext,
     serving: ServingCheck,
     hubs: Arc<Hubs>,
+    history: Arc<SharedHistory>,
 }
 
 /// Origin of a watch that another node forwarded.
@@ -105,6 +108,7 @@ impl Watches {
         Self {
             serving: ServingCheck::new(host),
             hubs: Arc::new(Hubs::new(host.directory_view.clone(), spawner)),
+            history: Arc::default(),
             context,
         }
     }
@@ -231,6 +235,7 @@ impl Watches {
             host: self.context.host.clone(),
             hosted,
             hubs: self.hubs.clone(),
+            history: self.history.clone(),
             group,
         };
         let watcher = Watcher::new(context, watch, permit, position);

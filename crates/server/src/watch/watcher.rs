@@ -27,8 +27,9 @@ use tokio::{
 use super::{
     Messages, ResolvedWatch, ended,
     events::{self, WatchCursor},
-    hub::{BATCH_LEN_MAX, Batch, Hubs, NextBatch, Subscription, is_tenant_active},
-    initial_state::StatePages,
+    history::SharedHistory,
+    hub::{Batch, Hubs, NextBatch, Subscription, is_tenant_active},
+    initial_state::{StatePage, StatePages},
     remote_need::RemoteNeed,
     spec::WatchSpec,
 };
@@ -45,7 +46,7 @@ pub(super) struct Watcher {
     id: u64,
     tenant: TenantNumber,
     /// Counts it among its tenant's watches at this node.
-    _permit: WatchPermit,
+    permit: WatchPermit,
     spec: WatchSpec,
     is_forwarded: bool,
     cursor: WatchCursor,
@@ -67,6 +68,8 @@ pub(super) struct WatcherContext {
     pub(super) hosted: HostedGroup,
     /// The hubs of the node.
     pub(super) hubs: Arc<Hubs>,
+    /// History that was read last.
+    pub(super) history: Arc<SharedHistory>,
     /// The group's id.
     pub(super) group: GroupId,
 }
@@ -87,6 +90,10 @@ enum Stage {
 const REMOTE_START_WAIT: Duration = Duration::from_secs(10);
 /// Longest single wait for another region; progress is due long before.
 const REMOTE_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Longest wait between two pages of an initial state: a caller that gets no message for long would take the node for
+/// dead, and start again.
+const STATE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 fn unconfirmed_start() -> Error {
     let message = "no other region has confirmed the tenant's last changes, with which the watch begins: try again";
@@ -120,7 +127,7 @@ impl Watcher {
             context,
             id: watch.create.id,
             tenant: watch.tenant.number,
-            _permit: permit,
+            permit,
             spec: watch.spec,
             is_forwarded: watch.forwarded_by.is_some(),
             cursor: WatchCursor::after(position),
@@ -165,7 +172,7 @@ impl Watcher {
         Some(match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return None,
             Stage::New => self.created().await,
-            Stage::State(pages) => self.state(pages),
+            Stage::State(pages) => self.state(pages).await,
             Stage::CatchingUp => self.catch_up().await,
             Stage::Following(subscription) => self.follow(subscription).await,
         })
@@ -189,18 +196,23 @@ impl Watcher {
         self.message(Response::Created(WatchCreated {}), is_complete)
     }
 
-    fn state(&mut self, mut pages: StatePages) -> WatchStep {
+    async fn state(&mut self, mut pages: StatePages) -> WatchStep {
+        let hosted = &self.context.hosted;
         // A copy that was replaced by a longer one shows the same revision, or reports that it has no history of it.
-        let page = read(&self.context.hosted, self.tenant, |reading| {
-            pages.next(&self.spec.ranges, reading)
+        let StatePage { state, len } = read(hosted, self.tenant, |reading| {
+            pages.next(&self.spec.ranges, |scan| hosted.machine.scan(reading, scan))
         })?;
-        let is_last = !page.more;
+        // Reading costs the tenant its rate: the next page waits for it.
+        if let Some(wait) = self.permit.charge(Instant::now(), len) {
+            tokio::time::sleep(wait.min(STATE_WAIT_MAX)).await;
+        }
+        let is_last = !state.more;
         self.stage = if is_last {
             Stage::CatchingUp
         } else {
             Stage::State(pages)
         };
-        self.message(Response::State(page), is_last)
+        self.message(Response::State(state), is_last)
     }
 
     /// Reads a part of the history, and subscribes to the hub at its end.
@@ -208,13 +220,13 @@ impl Watcher {
         if !is_tenant_active(&self.context.host.directory_view, self.tenant) {
             return Err(tenant_disabled());
         }
-        let (spec, mut cursor) = (&self.spec, self.cursor);
+        let (spec, mut cursor, history) = (&self.spec, self.cursor, &self.context.history);
         let (view, group, tenant) = (&self.context.host.directory_view, self.context.group, self.tenant);
         let (events, is_at_head, need) = read(&self.context.hosted, tenant, |reading| {
-            let found = reading.changes(cursor.revision(), Sequence::MAX, BATCH_LEN_MAX)?;
+            let page = history.page_after((group, tenant), cursor.revision(), reading)?;
             let previous = |change: &_| reading.replaced_version(change).map_err(ReadError::from);
-            let events = events::next_message(spec, &mut cursor, &found.changes, previous)?;
-            let is_at_head = !found.more && cursor.revision() == found.next;
+            let events = events::next_message(spec, &mut cursor, &page.batch.changes, previous)?;
+            let is_at_head = !page.more && cursor.revision() == page.batch.next;
             Ok((events, is_at_head, RemoteNeed::of(view, group, tenant, reading)))
         })?;
         if !self.confirm(need).await? {
