@@ -19,14 +19,17 @@ mod noisy_neighbour;
 mod outage_ttl;
 mod pause_resume;
 mod promote;
+mod queue_head;
 mod reads;
 mod restart_all;
 mod scan_consistent;
 mod seeds;
+mod slow_reader;
 mod start;
 mod ttl;
 mod verdict;
 mod watch_resume;
+mod watch_storm;
 mod writes;
 
 use std::path::Path;
@@ -64,6 +67,8 @@ pub(super) enum Step {
     Append,
     /// Watchers in three regions while a leader dies and a line is cut
     WatchResume,
+    /// 500 watches that resume 60 MiB behind are at the head soon, beside 500 puts a second
+    WatchStorm,
     /// Keys with a time to live expire soon after it, and never before
     Ttl,
     /// A leader's clock two hours ahead, then one behind: no key expires early, none late, and it is reported
@@ -78,6 +83,10 @@ pub(super) enum Step {
     NoisyNeighbour,
     /// Calls beyond a limit are refused quickly, with its name
     Limits,
+    /// 900 scans of 10,000 keys at a node that is not the leader, whose caller does not read, beside another tenant
+    SlowReader,
+    /// The first key of a queue is found as fast after 60,000 removed keys as before
+    QueueHead,
     /// 200,000 keys scanned while they are rewritten
     ScanConsistent,
     /// Replication lag of followers under load
@@ -181,6 +190,7 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Credits => credits::run(world).await,
         Step::Append => contention::append(world).await,
         Step::WatchResume => watch_resume::run(world).await,
+        Step::WatchStorm => watch_storm::run(world).await,
         Step::Ttl => ttl::run(world).await,
         Step::ClockLeap => clock_leap::run(world).await,
         Step::OutageTtl => outage_ttl::run(world).await,
@@ -189,6 +199,8 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::ScanConsistent => scan_consistent::run(world).await,
         Step::NoisyNeighbour => noisy_neighbour::run(world).await,
         Step::Limits => limits::run(world).await,
+        Step::SlowReader => slow_reader::run(world).await,
+        Step::QueueHead => queue_head::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::BigValues => big_values::run(world).await,
