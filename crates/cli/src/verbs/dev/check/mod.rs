@@ -5,6 +5,7 @@ mod bounded_read;
 mod clock_leap;
 mod contention;
 mod credits;
+mod descriptors;
 mod drain;
 mod forks;
 mod frozen_node;
@@ -14,6 +15,7 @@ mod lag;
 mod leader_kill;
 mod lease_loss;
 mod limits;
+mod lost_majority;
 mod moves;
 mod noisy_neighbour;
 mod outage_ttl;
@@ -24,6 +26,7 @@ mod reads;
 mod restart_all;
 mod scan_consistent;
 mod seeds;
+mod silent_node;
 mod slow_reader;
 mod start;
 mod ttl;
@@ -87,6 +90,12 @@ pub(super) enum Step {
     SlowReader,
     /// The first key of a queue is found as fast after 60,000 removed keys as before
     QueueHead,
+    /// 700 connections that say nothing are closed, and others are served beside them
+    Descriptors,
+    /// The node of a watch is frozen: the watch goes on at another one
+    SilentNode,
+    /// Two of three nodes of a home killed: the third says so, and refuses with certainty
+    LostMajority,
     /// 200,000 keys scanned while they are rewritten
     ScanConsistent,
     /// Replication lag of followers under load
@@ -201,6 +210,9 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Limits => limits::run(world).await,
         Step::SlowReader => slow_reader::run(world).await,
         Step::QueueHead => queue_head::run(world).await,
+        Step::Descriptors => descriptors::run(world).await,
+        Step::SilentNode => silent_node::run(world).await,
+        Step::LostMajority => lost_majority::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::BigValues => big_values::run(world).await,
