@@ -14,7 +14,7 @@ use super::{
     forward_links::ForwardLinks,
     forwarder::Forwarder,
     job::Job,
-    reads::ReadExecutor,
+    reads::{ReadExecutor, RevisionWaits},
     rejections,
     request::{self, Action, ReadRequest, Request, WriteRequest},
     route_planner::RoutePlanner,
@@ -57,6 +57,7 @@ impl Router {
         routes: Arc<RoutePlanner>,
         admission: Arc<AdmissionController>,
         links: Arc<ForwardLinks>,
+        waits: Arc<RevisionWaits>,
     ) -> Self {
         let node = host.config.node.clone();
         let completion = CallCompletion::new(host.metrics.clone());
@@ -70,6 +71,7 @@ impl Router {
                 serving,
                 completion.clone(),
                 forwarder.clone(),
+                waits,
             ),
             host,
             routes,

@@ -47,7 +47,7 @@ pub(crate) use call::{
 };
 pub(crate) use dispatch::Router;
 pub(crate) use forward_links::ForwardLinks;
-pub(crate) use reads::read_error;
+pub(crate) use reads::{RevisionWaits, read_error};
 pub(crate) use remote::shows_only_remote;
 pub(crate) use route_planner::RoutePlanner;
 pub(crate) use serving::{ReadNotServed, ServingCheck};

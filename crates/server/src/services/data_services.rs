@@ -7,7 +7,7 @@ use stead_api::{net::Connect, peer_codec::PeerAlarms};
 use crate::{
     answers::AnswerBudget,
     host::Host,
-    router::{AdmissionController, ForwardLinks, RoutePlanner, Router},
+    router::{AdmissionController, ForwardLinks, RevisionWaits, RoutePlanner, Router},
     supervisor::Spawner,
     watch::{WatchContext, Watches},
 };
@@ -38,7 +38,12 @@ impl DataServices {
         ));
         let routes = Arc::new(RoutePlanner::new(host));
         let admission = Arc::new(AdmissionController::new(host.metrics.clone()));
-        let router = Router::new(host.clone(), routes.clone(), admission.clone(), links.clone());
+        let waits: Arc<RevisionWaits> = Arc::default();
+        for hosted in host.groups.values() {
+            let (waits, hosted) = (waits.clone(), hosted.clone());
+            spawner.spawn("session reads", |stop| waits.run(hosted, stop));
+        }
+        let router = Router::new(host.clone(), routes.clone(), admission.clone(), links.clone(), waits);
         let context = WatchContext {
             host: host.clone(),
             routes,

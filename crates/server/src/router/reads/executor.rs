@@ -22,6 +22,7 @@ use super::{
     expired_keys::{ExpiryError, remove_expired},
     query::{self, ReadOutcome, ScanProgress},
     replica_gate::{GateVerdict, ReplicaGate, ServingCopy, home_may_have_more},
+    revision_waits::RevisionWaits,
     slots::{ReadSlot, ReadSlots},
 };
 use crate::{
@@ -56,6 +57,7 @@ pub(crate) struct ReadExecutor {
     completion: CallCompletion,
     forwarder: Arc<Forwarder>,
     slots: Arc<ReadSlots>,
+    waits: Arc<RevisionWaits>,
 }
 
 impl ReadExecutor {
@@ -66,6 +68,7 @@ impl ReadExecutor {
         serving: ServingCheck,
         completion: CallCompletion,
         forwarder: Arc<Forwarder>,
+        waits: Arc<RevisionWaits>,
     ) -> Self {
         Self {
             node,
@@ -74,6 +77,7 @@ impl ReadExecutor {
             completion,
             forwarder,
             slots: Arc::default(),
+            waits,
         }
     }
 
@@ -100,10 +104,8 @@ impl ReadExecutor {
         job: Job<ReadRequest>,
     ) -> Option<Job<ReadRequest>> {
         let until = job.call.deadline.min(Instant::now() + SESSION_WAIT);
-        let mut applied = hosted.raft.applied();
-        let mut slot = None;
+        let (mut slot, mut wait) = (None, None);
         loop {
-            applied.borrow_and_update();
             if job.call.responder.is_abandoned() {
                 self.completion.reject(job.call, &rejections::cancelled());
                 return None;
@@ -140,7 +142,12 @@ impl ReadExecutor {
                 }
                 ReadDecision::WaitFor(_) => {
                     slot = None;
-                    if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
+                    let Some(begun) = &mut wait else {
+                        // What was applied since the decision wakes nobody: it is made once more.
+                        wait = Some(self.waits.begin(hosted.raft.id(), job.tenant.number));
+                        continue;
+                    };
+                    if timeout_at(until, begun.changed()).await.is_err() {
                         let Some(error) = late else { return Some(job) };
                         self.completion.reject(job.call, &error);
                         return None;

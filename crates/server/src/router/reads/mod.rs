@@ -10,7 +10,9 @@ mod executor;
 mod expired_keys;
 mod query;
 mod replica_gate;
+mod revision_waits;
 mod slots;
 
 pub(super) use executor::ReadExecutor;
 pub(crate) use query::read_error;
+pub(crate) use revision_waits::RevisionWaits;
