@@ -115,7 +115,7 @@ fn shown(duration: prost_types::Duration) -> String {
 /// Reads a duration of whole milliseconds from 1 to `max`; `None` for any other value.
 fn millis(duration: Option<prost_types::Duration>, max: u64) -> Option<Option<u64>> {
     let Some(duration) = duration else { return Some(None) };
-    let duration = std::time::Duration::try_from(duration).ok()?;
+    let duration = super::read::to_duration(duration)?;
     let millis = u64::try_from(duration.as_millis()).ok()?;
     let is_whole = duration.subsec_nanos() % 1_000_000 == 0 && (1..=max).contains(&millis);
     is_whole.then_some(Some(millis))

@@ -39,9 +39,7 @@ fn field(message: &v1::Limits, limit: TenantLimit) -> Result<Option<u64>, Error>
 }
 
 fn age(age: prost_types::Duration) -> Result<u64, Error> {
-    let millis = Duration::try_from(age)
-        .ok()
-        .filter(|age| age.subsec_nanos() % 1_000_000 == 0);
+    let millis = read::to_duration(age).filter(|age| age.subsec_nanos() % 1_000_000 == 0);
     millis
         .and_then(|age| u64::try_from(age.as_millis()).ok())
         .ok_or_else(|| {

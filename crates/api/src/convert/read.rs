@@ -63,7 +63,7 @@ pub fn consistency(consistency: Option<v1::Consistency>) -> Result<Consistency, 
         }
         Some(Level::Bounded(bounded)) => {
             let field = "consistency.bounded.max_staleness";
-            let bound = bounded.max_staleness.and_then(|bound| Duration::try_from(bound).ok());
+            let bound = bounded.max_staleness.and_then(to_duration);
             bound
                 .map(Consistency::Bounded)
                 .ok_or_else(|| Error::invalid(field, format!("{field}: missing or negative")))
@@ -88,6 +88,14 @@ pub fn from_consistency(consistency: &Consistency) -> v1::Consistency {
         }),
     };
     v1::Consistency { level: Some(level) }
+}
+
+/// Reads a duration; `None` if it is negative. The library's own conversion overflows for the lowest numbers, and takes
+/// them for high ones where overflow is not checked.
+pub fn to_duration(message: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(message.seconds).ok()?;
+    let nanos = u32::try_from(message.nanos).ok()?;
+    Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanos.into()))
 }
 
 /// Returns the message of a duration. A longer one than the message can hold becomes the longest, so that it is refused

@@ -158,3 +158,16 @@ fn duration_beyond_message_range_is_refused() {
     let longest = Duration::from_millis(TTL_MS_MAX);
     assert_eq!(key::ttl("ttl", Some(read::duration(longest))), Ok(Some(TTL_MS_MAX)));
 }
+
+/// The lowest numbers are negative, too.
+#[test]
+fn duration_of_any_size_is_read_or_refused() {
+    let read = |seconds, nanos| read::to_duration(prost_types::Duration { seconds, nanos });
+    assert_eq!(read(0, 0), Some(Duration::ZERO));
+    assert_eq!(read(1, 500_000_000), Some(Duration::from_millis(1_500)));
+    let longest = Duration::new(i64::MAX as u64, 999_999_999);
+    assert_eq!(read(i64::MAX, 999_999_999), Some(longest));
+    for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, 0), (i64::MIN, i32::MIN), (i64::MIN, -1)] {
+        assert_eq!(read(seconds, nanos), None, "{seconds} s {nanos} ns");
+    }
+}

@@ -105,8 +105,10 @@ impl Operations {
         let deadline = call_metadata::timeout(request.metadata()).map(|deadline| deadline.saturating_sub(WAIT_MARGIN));
         let request = request.into_inner();
         let id = convert::operation::number("name", &request.name)?;
-        let negative = |_| Error::invalid("timeout", "timeout: it is not negative");
-        let asked: Option<Duration> = request.timeout.map(TryInto::try_into).transpose().map_err(negative)?;
+        let asked = match request.timeout {
+            Some(timeout) => Some(convert::read::to_duration(timeout).ok_or_else(negative_timeout)?),
+            None => None,
+        };
         let wait = asked.into_iter().chain(deadline).fold(WAIT_MAX, Duration::min);
         let mut follower = OperationFollower::new(self.host.clone(), id);
         // The state at the beginning is there whatever the timeout.
@@ -154,6 +156,10 @@ impl Operations {
 
 fn to_status(error: &Error) -> Status {
     status::to_status(error)
+}
+
+fn negative_timeout() -> Error {
+    Error::invalid("timeout", "timeout: it is not negative")
 }
 
 #[tonic::async_trait]

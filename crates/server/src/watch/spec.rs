@@ -149,9 +149,7 @@ fn parse_progress_interval(create: &WatchCreate) -> Result<Duration, Error> {
     let Some(requested) = create.progress_interval else {
         return Ok(PROGRESS_DEFAULT);
     };
-    let requested = Duration::try_from(requested)
-        .ok()
-        .filter(|requested| *requested >= PROGRESS_MIN);
+    let requested = convert::read::to_duration(requested).filter(|requested| *requested >= PROGRESS_MIN);
     requested.map(|requested| requested.min(PROGRESS_MAX)).ok_or_else(|| {
         let millis = PROGRESS_MIN.as_millis();
         let message = format!("progress_interval: at least {millis} ms; leave it out for every 10 s");

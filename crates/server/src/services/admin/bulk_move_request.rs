@@ -1,7 +1,5 @@
 //! Requests of `BulkMoveService`, read into those of the directory.
 
-use std::time::Duration;
-
 use stead_api::{
     convert,
     proto::admin::v1::{
@@ -178,7 +176,7 @@ pub(super) fn pace(pace: Option<&admin::Pace>) -> Result<Pace, Error> {
     let wave_budget_ms = match asked.wave_budget {
         None => default.wave_budget_ms,
         Some(budget) => {
-            let budget = Duration::try_from(budget).map_err(|_| invalid())?;
+            let budget = convert::read::to_duration(budget).ok_or_else(invalid)?;
             let ms = u64::try_from(budget.as_millis()).map_err(|_| invalid())?;
             Some(ms).filter(|ms| WAVE_BUDGET_MS.contains(ms)).ok_or_else(invalid)?
         }
@@ -257,7 +255,7 @@ mod tests {
         };
         assert_eq!(refused(large), "pace.canaries");
         let short = admin::Pace {
-            wave_budget: Some(convert::read::duration(Duration::from_millis(999))),
+            wave_budget: Some(convert::read::duration(std::time::Duration::from_millis(999))),
             ..admin::Pace::default()
         };
         assert_eq!(refused(short), "pace.wave_budget");

@@ -85,7 +85,7 @@ fn message(settings: &ClusterSettings) -> admin::Cluster {
 
 /// Reads a ttl: whole milliseconds within the limits.
 fn lease_ttl_ms(ttl: prost_types::Duration) -> Result<u64, Error> {
-    let given = Duration::try_from(ttl).ok();
+    let given = convert::read::to_duration(ttl);
     let ms = given.and_then(|given| u64::try_from(given.as_millis()).ok());
     let within = ms.filter(|ms| (LEASE_TTL_MS_MIN..=LEASE_TTL_MS_MAX).contains(ms));
     within.ok_or_else(|| {

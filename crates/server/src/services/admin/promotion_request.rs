@@ -94,7 +94,7 @@ fn graceful_ms(request: &PromoteRequest) -> Result<u64, Error> {
         );
         Error::invalid("graceful_for", message)
     };
-    let graceful_for = Duration::try_from(graceful_for).map_err(|_| invalid())?;
+    let graceful_for = convert::read::to_duration(graceful_for).ok_or_else(invalid)?;
     if graceful_for > GRACEFUL_MAX || graceful_for < Duration::from_millis(1) {
         return Err(invalid());
     }

@@ -42,9 +42,7 @@ pub(super) fn update(request: &SetRegionLossPolicyRequest) -> Result<RegionLossU
 
 fn promotion(policy: &RegionLossPolicy) -> Result<PromotionPolicy, Error> {
     let ms = |field: &'static str, duration: prost_types::Duration| {
-        let ms = Duration::try_from(duration)
-            .ok()
-            .and_then(|time| u64::try_from(time.as_millis()).ok());
+        let ms = convert::read::to_duration(duration).and_then(|time| u64::try_from(time.as_millis()).ok());
         ms.ok_or_else(|| Error::invalid(field, format!("{field}: not a time that passes")))
     };
     let missing = || {

@@ -98,7 +98,7 @@ fn wait(wait: Option<prost_types::Duration>) -> Result<Duration, Error> {
     let Some(wait) = wait else {
         return Ok(WAIT_DEFAULT);
     };
-    let wait = Duration::try_from(wait).ok().filter(|wait| *wait <= WAIT_LONGEST);
+    let wait = convert::read::to_duration(wait).filter(|wait| *wait <= WAIT_LONGEST);
     wait.ok_or_else(|| {
         let message = format!("wait: from 0 s to {} s", WAIT_LONGEST.as_secs());
         Error::invalid("wait", message)
