@@ -14,7 +14,7 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use stead_store::background::Stagger;
 use stead_store::log::LogStore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::encoding::read_log_id_record;
 use crate::log_size::{AppendTotals, LogSize};
@@ -50,6 +50,9 @@ impl Default for LogLimits {
 const REST_BYTES: u64 = 1 << 20;
 const REST_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Interval of looks whether the disk has room for a checkpoint that is due.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Most bytes of entries that stay for a snapshot that is being sent.
 const PURGE_HELD_BYTES_MAX: u64 = 1 << 30;
 
@@ -69,6 +72,10 @@ impl LogCompactor {
         let mut done = self.log_size.totals();
         loop {
             self.wait_until_due(done).await;
+            if !self.machine.machine.has_checkpoint_room() {
+                sleep(ROOM_INTERVAL).await;
+                continue;
+            }
             done = self.log_size.totals();
             if self.checkpoint().await.is_none() || self.purge().await.is_none() {
                 // Raft has stopped, and its watcher reports why; or the node has failed.

@@ -160,7 +160,7 @@ impl Background {
 }
 
 /// Lowers the priority of the calling thread. On other systems than Linux it would be the whole process's.
-fn lower_priority() {
+pub(crate) fn lower_priority() {
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::nice(NICENESS)
     {

@@ -14,7 +14,10 @@ pub mod log;
 pub mod machine;
 mod open;
 mod power;
+pub mod room;
 pub mod shard;
+#[cfg(test)]
+mod small_disk;
 pub mod table;
 
 pub use open::{Config, Disk, Error, StorageLocation, Store, open};

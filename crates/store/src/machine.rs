@@ -123,6 +123,11 @@ pub trait Machine: Send + Sync {
     /// Writes a checkpoint of what has been applied and returns when it is durable; applying continues meanwhile.
     fn checkpoint(&self) -> Result<(), MachineError>;
 
+    /// Tells whether the disk has room for a checkpoint.
+    fn has_checkpoint_room(&self) -> bool {
+        true
+    }
+
     /// Takes a snapshot of the current state.
     fn snapshot(&self) -> Result<Snapshot, MachineError>;
 

@@ -10,6 +10,7 @@
 //!   REBUILDING    exists while rows are rebuilt; holds the entry that they must reach, if there is one
 //!   REBUILDING.new    the same, before the rows are set aside
 //!   REBUILT       its time is the end of the last rebuild
+//!   BALLAST       disk space for the time when there is none; belongs to the server
 //! ```
 //!
 //! # Invariants

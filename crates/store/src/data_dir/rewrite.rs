@@ -5,12 +5,16 @@
 //! nothing that it reads, before the same bytes were written and synced once more.
 //!
 //! Files are written in place: no second copy must fit on the disk, no name changes, and each sector holds the same
-//! bytes before and after, so that a power cut in the middle changes nothing. An interrupted rewrite starts again.
+//! bytes before and after, so that a power cut in the middle changes nothing. An interrupted rewrite starts again. Holes
+//! stay holes: nothing was written there, and on a full disk there is no room to fill them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 
 /// Bytes that are read and written at a time.
 const STEP_LEN: usize = 1 << 20;
@@ -50,17 +54,30 @@ pub(crate) fn sync(dir: &Path) -> Result<(), RewriteError> {
 fn rewrite_file(path: &Path) -> io::Result<u64> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut step = vec![0; STEP_LEN];
-    let mut at = 0;
-    loop {
-        let len = file.read_at(&mut step, at)?;
-        if len == 0 {
-            break;
+    let (mut at, mut bytes) = (0, 0);
+    while let Some((start, end)) = next_data(&file, at)? {
+        at = start;
+        while at < end {
+            let len = usize::try_from(end - at).map_or(STEP_LEN, |left| left.min(STEP_LEN));
+            file.read_exact_at(&mut step[..len], at)?;
+            file.write_all_at(&step[..len], at)?;
+            at += len as u64;
+            bytes += len as u64;
         }
-        file.write_all_at(&step[..len], at)?;
-        at += len as u64;
     }
     file.sync_all()?;
-    Ok(at)
+    Ok(bytes)
+}
+
+/// Returns the begin and the end of the data of a file from an offset on; `None` where only a hole follows.
+fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
+    match seek(file, SeekFrom::Data(from)) {
+        Err(Errno::NXIO) => Ok(None),
+        found => {
+            let start = found?;
+            Ok(Some((start, seek(file, SeekFrom::Hole(start))?)))
+        }
+    }
 }
 
 /// Calls `each` with every file below a directory, and syncs the directories. A missing directory is skipped; opening
@@ -92,6 +109,24 @@ fn visit(dir: &Path, each: &mut dyn FnMut(&Path) -> io::Result<()>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rewrite_leaves_holes() {
+        use std::os::unix::fs::MetadataExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sparse");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        file.write_all_at(b"middle", 20 << 20).unwrap();
+        file.set_len(64 << 20).unwrap();
+        let before = fs::read(&path).unwrap();
+        let stats = rewrite(dir.path(), |_| false).unwrap();
+        assert!(stats.bytes >= 11, "{stats:?}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        let used = fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(used < 1 << 20, "{used} bytes are used");
+    }
 
     #[test]
     fn rewrite_keeps_bytes_and_skips_exempt_files() {

@@ -215,6 +215,10 @@ impl Machine for DirectoryMachine {
         self.rows.checkpoint()
     }
 
+    fn has_checkpoint_room(&self) -> bool {
+        self.rows.has_checkpoint_room()
+    }
+
     fn snapshot(&self) -> Result<Snapshot, MachineError> {
         let inner = self.rows.read()?;
         Ok(Snapshot {

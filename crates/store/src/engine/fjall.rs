@@ -7,16 +7,22 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
 use super::{CACHE_LEN, Engine, Kind, RowChange, is_empty, unreadable};
+use crate::room::free_bytes;
+
+mod reclaim;
+
+use reclaim::Reclaimer;
 
 /// Threads that flush and compact. With more than one the first is reserved for flushes: while others compact it busily
 /// requeues the next compaction, which costs a whole core.
@@ -33,9 +39,58 @@ const COMPACTION_WAIT: Duration = Duration::from_millis(10);
 /// Bound of the wait for compaction: a slow disk slows reads down rather than stopping checkpoints.
 const COMPACTION_WAITS_MAX: usize = 500;
 
+/// Free space below which the end of the compaction thread is put down to a full disk: a compaction writes what it merges
+/// anew before it removes anything, and what a failed one has written is removed.
+const COMPACTION_ROOM: u64 = 1 << 30;
+
+/// Free space that must have come since, or time that must have passed, before compaction is tried again.
+const ROOM_GAINED: u64 = 64 << 20;
+const COMPACTION_RETRY: Duration = Duration::from_secs(60);
+
 struct FjallEngine {
+    /// Dropped first: its thread uses the rows.
+    reclaimer: Reclaimer,
+    dir: PathBuf,
     database: Database,
     rows: Keyspace,
+    /// End of the compaction thread on a full disk.
+    ended: Mutex<Option<EndOfCompaction>>,
+}
+
+/// End of the compaction thread on a full disk: when it was found, and how much was free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EndOfCompaction {
+    at: Instant,
+    free: u64,
+}
+
+/// What to do about a compaction thread that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndedWorker {
+    /// Nothing yet: without room another thread would end as well. Rows can be read and written meanwhile.
+    Wait,
+    /// Open the rows again: there may be room.
+    Reopen,
+    /// Stop: it did not end for want of room.
+    Stop,
+}
+
+impl EndOfCompaction {
+    /// Decides what to do, given the free space now; `before` is an end that was found earlier.
+    fn decide(before: Option<Self>, now: Instant, free: Option<u64>) -> EndedWorker {
+        match (before, free) {
+            (Some(before), free) => {
+                let has_gained = free.is_none_or(|free| before.free.saturating_add(ROOM_GAINED) <= free);
+                if has_gained || before.at + COMPACTION_RETRY <= now {
+                    EndedWorker::Reopen
+                } else {
+                    EndedWorker::Wait
+                }
+            }
+            (None, Some(free)) if free < COMPACTION_ROOM => EndedWorker::Wait,
+            (None, _) => EndedWorker::Stop,
+        }
+    }
 }
 
 /// Error after fjall's compaction thread has ended; fjall logs the cause itself.
@@ -52,7 +107,13 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     let rows = database
         .keyspace("rows", KeyspaceCreateOptions::default)
         .map_err(to_io)?;
-    Ok(Arc::new(FjallEngine { database, rows }))
+    Ok(Arc::new(FjallEngine {
+        reclaimer: Reclaimer::default(),
+        dir: dir.to_owned(),
+        database,
+        rows,
+        ended: Mutex::default(),
+    }))
 }
 
 /// Tells whether a file is a table, which is synced before any other file refers to it and never written again. One
@@ -75,17 +136,48 @@ fn to_io(error: fjall::Error) -> io::Error {
 impl FjallEngine {
     fn ingest(&self, batch: &mut dyn Iterator<Item = RowChange>) -> fjall::Result<()> {
         let mut ingestion = self.rows.start_ingestion()?;
+        let mut removed = 0;
         for RowChange { key, value } in batch {
             match value {
                 Some(value) => ingestion.write(&*key, &*value)?,
-                None => ingestion.write_tombstone(&*key)?,
+                None => {
+                    removed += 1;
+                    ingestion.write_tombstone(&*key)?;
+                }
             }
         }
-        ingestion.finish()
+        ingestion.finish()?;
+        self.reclaimer.count_removed(removed);
+        Ok(())
     }
 
-    /// Waits until compaction has caught up.
+    /// Reports that the compaction thread has ended, unless it is to wait for room.
+    fn handle_ended_worker(&self) -> io::Result<()> {
+        let (now, free) = (Instant::now(), self.disk_free());
+        let mut ended = self.ended.lock();
+        match EndOfCompaction::decide(*ended, now, free) {
+            EndedWorker::Wait => {
+                if ended.is_none() {
+                    let free = free.unwrap_or_default();
+                    *ended = Some(EndOfCompaction { at: now, free });
+                    tracing::warn!(
+                        free_mib = free >> 20,
+                        "compaction has ended on a full disk: rows are read and written without it, and it is tried again when \
+                         there is room"
+                    );
+                }
+                Ok(())
+            }
+            EndedWorker::Reopen => Err(io::Error::new(io::ErrorKind::StorageFull, WorkerEnded)),
+            EndedWorker::Stop => Err(io::Error::other(WorkerEnded)),
+        }
+    }
+
+    /// Waits until compaction has caught up; in vain where its thread has ended.
     fn wait_for_compaction(&self) {
+        if self.ended.lock().is_some() {
+            return;
+        }
         for _ in 0..COMPACTION_WAITS_MAX {
             if self.rows.l0_table_count() <= UNSORTED_TABLES_MAX {
                 return;
@@ -126,16 +218,25 @@ impl Engine for FjallEngine {
     }
 
     /// fjall's worker ends at its first error, as on a full disk; it logs that and sets a flag that only journal calls
-    /// check. Without the worker no table is ever compacted: each checkpoint makes reads slower.
+    /// check. Without the worker no table is ever compacted: each checkpoint makes reads slower. On a full disk that is
+    /// better than a node that stops, until there may be room again.
     fn check_workers(&self) -> io::Result<()> {
         match self.database.persist(PersistMode::Buffer) {
-            Err(fjall::Error::Poisoned) => Err(io::Error::other(WorkerEnded)),
+            Err(fjall::Error::Poisoned) => self.handle_ended_worker(),
             checked => checked.map_err(to_io),
         }
     }
 
+    fn reclaim(&self) -> io::Result<()> {
+        self.reclaimer.start_if_due(&self.rows)
+    }
+
     fn disk_len(&self) -> u64 {
         self.database.disk_space().unwrap_or_default()
+    }
+
+    fn disk_free(&self) -> Option<u64> {
+        free_bytes(&self.dir)
     }
 }
 
@@ -172,6 +273,61 @@ mod tests {
                 std::fs::write(&path, bytes).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn compaction_that_ended_on_full_disk_waits_for_room() {
+        let at = Instant::now();
+        let ended = Some(EndOfCompaction { at, free: 10 << 20 });
+        let decide = |before, after, free| EndOfCompaction::decide(before, at + Duration::from_secs(after), free);
+        assert_eq!(decide(None, 0, Some(COMPACTION_ROOM - 1)), EndedWorker::Wait);
+        assert_eq!(decide(None, 0, Some(COMPACTION_ROOM)), EndedWorker::Stop);
+        assert_eq!(decide(None, 0, None), EndedWorker::Stop);
+        assert_eq!(decide(ended, 59, Some(70 << 20)), EndedWorker::Wait);
+        assert_eq!(decide(ended, 0, Some(74 << 20)), EndedWorker::Reopen);
+        assert_eq!(decide(ended, 60, Some(0)), EndedWorker::Reopen);
+    }
+
+    #[test]
+    fn space_of_removed_rows_comes_back() {
+        const ROWS: usize = 20_000;
+        // It is allocated and never used.
+        const JOURNAL_LEN: u64 = 64 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let engine = super::open(dir.path()).unwrap();
+        let key = |number: usize| Bytes::from(format!("{number:06}"));
+        // Bytes that do not compress.
+        let value = |number: usize| {
+            let mut x = number as u64 + 1;
+            let words = (0..250).flat_map(|_| {
+                x = x
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                x.to_be_bytes()
+            });
+            Bytes::from(words.collect::<Vec<u8>>())
+        };
+        let change = |number: usize, value: Option<Bytes>| RowChange {
+            key: key(number),
+            value,
+        };
+        let written = (0..ROWS).map(|number| change(number, Some(value(number))));
+        engine.write(&mut written.collect::<Vec<_>>().into_iter()).unwrap();
+        engine.reclaim().unwrap();
+        let used = |engine: &dyn Engine| engine.disk_len() - JOURNAL_LEN;
+        assert!(used(&*engine) > 30 << 20, "{} bytes of live rows", used(&*engine));
+        let removed = (100..ROWS).map(|number| change(number, None));
+        engine.write(&mut removed.collect::<Vec<_>>().into_iter()).unwrap();
+        let latest = Instant::now() + Duration::from_secs(60);
+        while used(&*engine) > 4 << 20 {
+            engine.reclaim().unwrap();
+            assert!(Instant::now() < latest, "{} bytes are used", used(&*engine));
+            thread::sleep(Duration::from_millis(20));
+        }
+        drop(engine);
+        let engine = super::open(dir.path()).unwrap();
+        assert_eq!(engine.get(&key(99)).unwrap(), Some(value(99)));
+        assert_eq!(engine.get(&key(100)).unwrap(), None);
     }
 
     #[test]

@@ -125,6 +125,10 @@ impl Engine for GuardedEngine {
         self.write("compacting rows", || self.engine.check_workers())
     }
 
+    fn reclaim(&self) -> io::Result<()> {
+        self.write("freeing disk space", || self.engine.reclaim())
+    }
+
     fn mark_opened(&self) {
         self.is_opened.store(true, Ordering::Release);
     }
@@ -132,6 +136,10 @@ impl Engine for GuardedEngine {
     fn disk_len(&self) -> u64 {
         // A metric only.
         catch_panic(|| self.engine.disk_len()).unwrap_or_default()
+    }
+
+    fn disk_free(&self) -> Option<u64> {
+        self.engine.disk_free()
     }
 }
 

@@ -79,11 +79,22 @@ pub trait Engine: Send + Sync {
         Ok(())
     }
 
+    /// Frees the disk space of removed rows in the background, if that is due. Called every few seconds. Fails if the engine
+    /// could not read or write its files meanwhile.
+    fn reclaim(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Ends the start of the node: from now on a failed read stops the node.
     fn mark_opened(&self) {}
 
     /// Returns the approximate bytes of disk that it uses.
     fn disk_len(&self) -> u64;
+
+    /// Returns the bytes of its disk that are free; `None` where it has no disk, or the system does not tell.
+    fn disk_free(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Kind of engine; fixed when a data directory is created.

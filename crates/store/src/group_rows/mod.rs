@@ -44,6 +44,9 @@ pub const CHECKPOINT_LEN: usize = 32 << 20;
 /// Bytes in memory beyond which applying waits for a checkpoint.
 pub const MEMORY_LEN_MAX: usize = 128 << 20;
 
+/// Room on the disk that a checkpoint needs beside its rows.
+const CHECKPOINT_ROOM: usize = 16 << 20;
+
 /// State that a group's lock guards.
 pub struct Inner<S> {
     /// The machine's own state, as of `applied`.
@@ -226,6 +229,16 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
             .run(group, "writing a checkpoint", move || this.write_checkpoint())
     }
 
+    /// Tells whether the disk has room for a checkpoint. One that has not is better put off, since its failure stops the
+    /// node; the log has what it would make durable.
+    pub fn has_checkpoint_room(&self) -> bool {
+        let Some(free) = self.engine.disk_free() else {
+            return true;
+        };
+        let len = self.inner.read().table.memory_len();
+        u64::try_from(len + CHECKPOINT_ROOM).is_ok_and(|needed| needed <= free)
+    }
+
     fn write_checkpoint(&self) -> Result<(), MachineError> {
         let _one = self.checkpoint.lock();
         let mut inner = self.change()?;
@@ -268,7 +281,8 @@ impl<S: Send + Sync + 'static> GroupRows<S> {
         }
         let stagger = self.background.stagger;
         let (rows_due, len_due) = (stagger.size(CHECKPOINT_ROWS), stagger.size(CHECKPOINT_LEN));
-        if (rows_due <= rows || len_due <= len) && !self.is_checkpoint_queued.swap(true, Ordering::AcqRel) {
+        let is_due = rows_due <= rows || len_due <= len;
+        if is_due && self.has_checkpoint_room() && !self.is_checkpoint_queued.swap(true, Ordering::AcqRel) {
             let this = self.clone();
             self.background
                 .submit(Some(self.group), "writing a checkpoint", move || {

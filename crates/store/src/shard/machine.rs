@@ -234,6 +234,10 @@ impl Machine for ShardMachine {
         self.rows.checkpoint()
     }
 
+    fn has_checkpoint_room(&self) -> bool {
+        self.rows.has_checkpoint_room()
+    }
+
     fn snapshot(&self) -> Result<Snapshot, MachineError> {
         snapshot::cut(self)
     }

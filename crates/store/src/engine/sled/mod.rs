@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
 use super::{CACHE_LEN, Engine, Kind, RowChange, is_empty, unreadable};
+use crate::room::free_bytes;
 
 mod redo;
 mod sync_shim;
@@ -33,6 +34,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(10);
 const LOCK_WAITS_MAX: u32 = 300;
 
 struct SledEngine {
+    dir: PathBuf,
     database: sled::Db,
     redo: Redo,
     /// Locked by a write, since there is one redo log.
@@ -48,6 +50,7 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
     let database = open_waiting(&config)?;
     probe(&database)?;
     let engine = SledEngine {
+        dir: dir.to_owned(),
         database,
         redo: Redo::new(dir),
         writing: Mutex::default(),
@@ -168,6 +171,10 @@ impl Engine for SledEngine {
 
     fn disk_len(&self) -> u64 {
         self.database.size_on_disk().unwrap_or_default()
+    }
+
+    fn disk_free(&self) -> Option<u64> {
+        free_bytes(&self.dir)
     }
 }
 

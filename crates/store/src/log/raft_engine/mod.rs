@@ -109,7 +109,7 @@ fn open_parts(dir: &Path, options: &Options, fault: SyncFault, health: Health) -
     let groups = recover::groups(&engine)?;
     let parts = Arc::new(Parts {
         engine,
-        writer: LogWriter::new(health.clone()),
+        writer: LogWriter::new(health.clone(), dir),
         purger: Purger::new(options.file_len as usize),
         health,
         abandoned,

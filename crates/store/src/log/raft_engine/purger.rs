@@ -10,6 +10,9 @@ use stead_types::GroupId;
 use super::log_write;
 use super::writer::{LogEngine, call_engine};
 use crate::health::{Health, NodeFailure};
+use crate::room::is_out_of_room;
+
+const PURGING: &str = "removing old log files";
 
 /// Extension of raft-engine's spare files.
 const SPARE: &str = "reserved";
@@ -70,9 +73,14 @@ impl Purger {
         }
         while self.wait() {
             match purge(engine) {
-                Ok(groups) => self.state.lock().purge_blockers = groups,
+                Ok(groups) => {
+                    health.succeeded(None, PURGING);
+                    self.state.lock().purge_blockers = groups;
+                }
+                // What was to be rewritten is still where it was: the next round tries again.
+                Err(error) if is_out_of_room(&error) => health.record_retry(None, PURGING, &error),
                 Err(error) => {
-                    health.fail(NodeFailure::of_node("removing old log files", error));
+                    health.fail(NodeFailure::of_node(PURGING, error));
                     return;
                 }
             }

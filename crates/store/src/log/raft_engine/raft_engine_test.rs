@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::super::LogRecord;
 use super::super::conformance::{check, record, wait};
 use super::*;
+use crate::small_disk::SmallDisk;
 
 const GROUP: GroupId = GroupId::new(1);
 
@@ -17,7 +18,11 @@ const OPTIONS: Options = Options {
 };
 
 fn open_in(dir: &tempfile::TempDir) -> Arc<dyn LogStore> {
-    open(dir.path(), &OPTIONS, SyncFault::default(), Health::default()).unwrap()
+    open_in_dir(dir.path())
+}
+
+fn open_in_dir(dir: &Path) -> Arc<dyn LogStore> {
+    open(dir, &OPTIONS, SyncFault::default(), Health::default()).unwrap()
 }
 
 #[test]
@@ -43,6 +48,80 @@ fn failed_sync_fails_every_later_call() {
     drop((log, logs));
     let last = open_in(&dir).group(GROUP).state().unwrap().last;
     assert!(last == Some(record(0, "a")) || last == Some(record(1, "a")));
+}
+
+/// What was acknowledged before, while and after a disk is full is there; what waits is acknowledged once there is room.
+#[test]
+fn full_disk_holds_writes_up_until_there_is_room() {
+    const LEN: usize = 100_000;
+    let Some(disk) = SmallDisk::mount(16 << 20) else { return };
+    let health = Health::default();
+    let options = Options {
+        file_len: 1 << 20,
+        ..OPTIONS
+    };
+    let logs = open(disk.path(), &options, SyncFault::default(), health.clone()).unwrap();
+    let log = logs.group(GROUP);
+    let big = |index: u64| LogRecord {
+        index,
+        bytes: vec![index as u8; LEN].into(),
+    };
+    wait(|done| log.append(vec![big(0)], done)).unwrap();
+    for round in 0..3 {
+        let first = 1 + round * 30;
+        disk.fill_to(1_500_000);
+        let (sender, receiver) = mpsc::channel();
+        for index in first..first + 30 {
+            let sender = sender.clone();
+            log.append(
+                vec![big(index)],
+                Box::new(move |done| sender.send((index, done)).unwrap()),
+            );
+        }
+        let latest = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !health
+            .retries()
+            .iter()
+            .any(|(part, total)| *part == "writing the log" && round < *total)
+        {
+            assert!(std::time::Instant::now() < latest, "the disk has never been full");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(health.failure().is_none(), "{health:?}");
+        let written = receiver.try_iter().count() as u64;
+        assert!(written < 30, "there was no room for all of it");
+        disk.free();
+        for index in first + written..first + 30 {
+            let (done_index, done) = receiver.recv().unwrap();
+            done.unwrap();
+            assert_eq!(done_index, index);
+        }
+        log.purge(first + 20, Bytes::new()).unwrap();
+    }
+    drop((log, logs));
+    let logs = open(disk.path(), &options, SyncFault::default(), Health::default()).unwrap();
+    let read = logs.group(GROUP).read(0..1_000, usize::MAX).unwrap();
+    assert_eq!(read, (82..91).map(big).collect::<Vec<_>>());
+}
+
+/// A node that stops while its disk is full acknowledges nothing of what waits.
+#[test]
+fn log_closed_on_full_disk_fails_what_waits() {
+    let Some(disk) = SmallDisk::mount(4 << 20) else { return };
+    let logs = open(disk.path(), &OPTIONS, SyncFault::default(), Health::default()).unwrap();
+    let log = logs.group(GROUP);
+    wait(|done| log.append(vec![record(0, "a")], done)).unwrap();
+    disk.fill_to(0);
+    let (sender, receiver) = mpsc::channel();
+    let bytes = vec![7; 3 << 20].into();
+    log.append(
+        vec![LogRecord { index: 1, bytes }],
+        Box::new(move |done| sender.send(done).unwrap()),
+    );
+    drop((log, logs));
+    receiver.recv().unwrap().unwrap_err();
+    let last = open_in_dir(disk.path()).group(GROUP).state().unwrap().last;
+    assert_eq!(last, Some(record(0, "a")));
 }
 
 #[test]
