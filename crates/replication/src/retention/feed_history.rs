@@ -104,6 +104,11 @@ impl FeedHistory {
         by_age.max(by_len)
     }
 
+    /// Returns the last entry that is older than `age`.
+    pub(crate) fn last_older(&self, now: u64, age: Duration) -> u64 {
+        self.last_expired(now, age, u64::MAX)
+    }
+
     /// Returns the last entry that is older than `age`, or before the last `len_max` bytes.
     fn last_expired(&self, now: u64, age: Duration, len_max: u64) -> u64 {
         let expired = self.expired_segments(now, age, len_max);
@@ -131,7 +136,8 @@ impl FeedHistory {
     }
 }
 
-fn cutoff_by_age(now: u64, age: Duration) -> u64 {
+/// Returns the logged time before which an age allows entries to be dropped.
+pub(super) fn cutoff_by_age(now: u64, age: Duration) -> u64 {
     now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -15,8 +15,11 @@
 //! 6. History after the first revision of a running seed is kept, whatever the limits: the pace of the seed bounds it. A
 //!    new leader knows of a seed once its follower's stream is open, and waits for that up to [`STREAM_WAIT`].
 //! 7. History that was held for a seed is given up like any other once the seed is over, also if the tenant rests.
+//! 8. Where there is more history than [`RetentionLimits::keep_len`], that of the loudest tenants goes first: what a quiet one
+//!    keeps by age does not depend on what others write.
 
 mod feed_history;
+mod shares;
 mod tenant;
 
 use std::{
@@ -25,8 +28,9 @@ use std::{
     time::Duration,
 };
 
-use feed_history::FeedHistory;
 pub use feed_history::RetentionLimits;
+use feed_history::{FeedHistory, cutoff_by_age};
+use shares::{HistoryMeters, HistoryShares};
 use stead_state::{directory, rows::Unreadable, shard::command::RetentionFloor};
 use stead_store::shard::ReadView;
 use stead_types::{
@@ -61,7 +65,7 @@ pub(crate) async fn run(context: Arc<GroupContext>, limits: RetentionLimits) {
     }
     loop {
         ticks.tick().await;
-        if let Err(unreadable) = keeper.update(&context).await {
+        if let Err(unreadable) = keeper.update(&context, limits.keep_age).await {
             context.fail_unreadable(unreadable);
             return;
         }
@@ -122,14 +126,15 @@ struct RetentionKeeper {
     tenants: TenantRetention,
     /// Last changes of the active tenants, as of the last entry that was read.
     last_changes: Vec<LastChange>,
+    meters: HistoryMeters,
 }
 
 impl RetentionKeeper {
     /// Reads the feed entries since the last update.
-    async fn update(&mut self, context: &GroupContext) -> Result<(), Unreadable> {
+    async fn update(&mut self, context: &GroupContext, keep_age: Duration) -> Result<(), Unreadable> {
         self.refresh(context);
         loop {
-            let is_complete = context.machine.read(|held| self.read_entries(held))??;
+            let is_complete = context.machine.read(|held| self.read_entries(held, keep_age))??;
             if is_complete {
                 return Ok(());
             }
@@ -163,11 +168,13 @@ impl RetentionKeeper {
 
     /// Reads some entries and, with the last of them, the last changes of the active tenants. Returns whether all are
     /// read.
-    fn read_entries(&mut self, held: ReadView<'_>) -> Result<bool, Unreadable> {
+    fn read_entries(&mut self, held: ReadView<'_>, keep_age: Duration) -> Result<bool, Unreadable> {
+        let period = u64::try_from(keep_age.as_millis()).unwrap_or(u64::MAX);
         let entries = held.feed(self.history.last(), ENTRIES_MAX)?;
         let is_complete = entries.len() < ENTRIES_MAX;
         for (index, entry) in entries {
             self.history.add(index, entry.time, entry.len);
+            self.meters.add(entry.time, entry.len, &entry.touched, period);
             self.tenants.record_changes(index, &entry.touched);
         }
         if is_complete {
@@ -187,8 +194,14 @@ impl RetentionKeeper {
         now: u64,
         limits: &RetentionLimits,
     ) -> Result<Option<RetentionFloor>, Unreadable> {
+        let shares = self.meters.shares(limits.keep_len);
+        // Loud tenants have what quiet ones leave.
+        let limits = &RetentionLimits {
+            keep_len: shares.left,
+            ..*limits
+        };
         let group = self.group_floor(context, now, limits)?;
-        let mut tenants = self.tenant_floors(context, now, limits).await?;
+        let mut tenants = self.tenant_floors(context, now, limits, &shares).await?;
         // Seeds that begin from here on begin behind every floor that was computed.
         let holds = context.seeds.holds();
         for (tenant, (_, floor)) in &mut tenants {
@@ -199,6 +212,7 @@ impl RetentionKeeper {
         }
         if let Some(mut floor) = group {
             self.hold_for_seeds(context, &mut floor, &holds, now, limits)?;
+            self.hold_for_quiet(context, &mut floor, &shares, now, limits).await?;
             let others = floor
                 .tenants
                 .into_iter()
@@ -252,12 +266,46 @@ impl RetentionKeeper {
         Ok(())
     }
 
+    /// Lowers a group's floor for quiet tenants to what their age allows, where others have written so much that it is above
+    /// that. They are tracked from then on, as tenants that are seeded are.
+    async fn hold_for_quiet(
+        &mut self,
+        context: &GroupContext,
+        floor: &mut RetentionFloor,
+        shares: &HistoryShares,
+        now: u64,
+        limits: &RetentionLimits,
+    ) -> Result<(), Unreadable> {
+        let by_age = cutoff_by_age(now, limits.keep_age);
+        if floor.index <= self.history.last_older(now, limits.keep_age) {
+            return Ok(());
+        }
+        let named: BTreeSet<TenantNumber> = floor.tenants.iter().map(|(tenant, _)| *tenant).collect();
+        for (done, tenant) in shares.quiet.difference(&named).enumerate() {
+            if done % TENANTS_MAX == TENANTS_MAX - 1 {
+                tokio::task::yield_now().await;
+            }
+            let kept = context.machine.read(|held| {
+                let reading = held
+                    .reading(*tenant)
+                    .filter(|reading| reading.record().owned().is_some())?;
+                Some(reading.last_before(reading.state().retention_floor, TenantTime(by_age)))
+            })?;
+            if let Some(kept) = kept.transpose()? {
+                self.track(*tenant);
+                floor.tenants.push((*tenant, kept));
+            }
+        }
+        Ok(())
+    }
+
     /// Computes the floors of tenants with limits of their own: the present one and the new one.
     async fn tenant_floors(
         &mut self,
         context: &GroupContext,
         now: u64,
         limits: &RetentionLimits,
+        shares: &HistoryShares,
     ) -> Result<BTreeMap<TenantNumber, (Revision, Revision)>, Unreadable> {
         let mut floors = BTreeMap::new();
         let last_changes = std::mem::take(&mut self.last_changes);
@@ -266,13 +314,23 @@ impl RetentionKeeper {
         }
         let followers = self.followers.iter().flat_map(|(_, followers)| followers.keys());
         let followers = followers.map(|group| (*group, progress_of(context, *group))).collect();
-        let cutoffs = RetentionCutoffs {
+        let of_loud = RetentionCutoffs {
             now,
             soft: self.history.cutoff(now, limits.keep_age, limits.keep_len),
             hard: self.history.cutoff(now, limits.age_max, limits.len_max),
         };
+        let of_quiet = RetentionCutoffs {
+            now,
+            soft: cutoff_by_age(now, limits.keep_age),
+            hard: cutoff_by_age(now, limits.age_max),
+        };
         for (done, change) in last_changes.into_iter().enumerate() {
             let tenant = change.tenant;
+            let cutoffs = if shares.quiet.contains(&tenant) {
+                of_quiet
+            } else {
+                of_loud
+            };
             if done % TENANTS_MAX == TENANTS_MAX - 1 {
                 tokio::task::yield_now().await;
             }

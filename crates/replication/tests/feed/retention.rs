@@ -159,6 +159,39 @@ async fn history_count_limit_applies_to_its_tenant_only() {
     assert_eq!(oldest(&world, few).await, 9, "the group keeps more");
 }
 
+/// Case c10, and at twice its size: what a neighbour writes takes neither tokens nor pages of a quiet tenant.
+#[tokio::test(start_paused = true)]
+async fn loud_tenant_takes_no_history_of_quiet_one() {
+    const KEEP_AGE: Duration = Duration::from_secs(120);
+    let limits = RetentionLimits {
+        keep_age: KEEP_AGE,
+        keep_len: 1 << 20,
+        age_max: Duration::from_secs(600),
+        len_max: 4 << 20,
+        ..LIMITS
+    };
+    let mut world = World::start(1, 1, limits).await;
+    let (loud, quiet) = (world.tenant(5, false), world.tenant(6, false));
+    for _ in 0..10 {
+        world.put(quiet, "a", b"1").await;
+    }
+    for mib in [3, 6] {
+        let before = oldest(&world, loud).await;
+        for _ in 0..16 * mib {
+            world.put(loud, "a", &[7; 64 << 10]).await;
+        }
+        sleep(A_WHILE).await;
+        assert_eq!(oldest(&world, quiet).await, 0, "after {mib} MiB of its neighbour");
+        assert!(oldest(&world, loud).await > before + 16, "it gives way itself");
+    }
+    sleep(KEEP_AGE).await;
+    world.put(loud, "a", b"1").await;
+    let home = world.leader_node(HOME).await;
+    let last = home.state(quiet).unwrap().revision;
+    let has_gone = || (home.state(quiet).unwrap().retention_floor == last).then_some(());
+    world.eventually("its past to go by age", has_gone).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn history_age_limit_overrides_group_within_caps() {
     let limits = RetentionLimits {
