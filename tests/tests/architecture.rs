@@ -74,9 +74,11 @@ const PURE_CRATES: &[(&str, &[&str])] = &[
 const AMBIENT_FILES: &[&str] = &[
     "store/src/background.rs",
     "store/src/engine/fjall.rs",
+    "store/src/engine/fjall/reclaim.rs",
     "store/src/engine/sled/mod.rs",
     "store/src/log/raft_engine/handle.rs",
     "store/src/log/raft_engine/mod.rs",
+    "store/src/log/raft_engine/writer.rs",
     "raft/src/blocking.rs",
     "server/src/environment.rs",
     "server/src/panics.rs",

@@ -1,6 +1,6 @@
 //! Shared context of the tasks of one group on one node.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::TypedGroup;
@@ -13,8 +13,8 @@ use stead_state::{
     },
 };
 use stead_store::{health::NodeFailure, shard::ShardMachine};
-use stead_types::{Epoch, GroupId, TenantNumber};
-use tokio::sync::watch;
+use stead_types::{Epoch, Error, GroupId, NodeId, TenantNumber};
+use tokio::{sync::watch, time::sleep};
 use tonic::{Code, Status};
 
 use crate::{
@@ -37,6 +37,13 @@ pub type LeaseLeft = Arc<dyn Fn(GroupId) -> Option<Duration> + Send + Sync>;
 /// Function that returns the wall clock, in milliseconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Function that tells whether a group with these voters takes entries that need room on their disks.
+pub type RoomCheck = Arc<dyn Fn(BTreeSet<NodeId>) -> Result<(), Error> + Send + Sync>;
+
+/// Interval of looks for room.
+const ROOM_INTERVAL: Duration = Duration::from_millis(250);
+const WAITING_FOR_ROOM: &str = "waiting for disk space before changes of a home are applied";
+
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
     pub(crate) group: TypedGroup<ShardMachine>,
@@ -52,6 +59,8 @@ pub(crate) struct GroupContext {
     pub(crate) epochs_seen: EpochsSeen,
     /// Wall clock of this node.
     pub(crate) wall: WallClock,
+    /// Room on the disks of the group's voters.
+    pub(crate) room: RoomCheck,
     /// Readiness of heirs, on the leader of their home.
     pub(crate) heirs: Heirs,
     /// Seeds that this home sends, while this node leads it.
@@ -74,6 +83,19 @@ impl GroupContext {
     /// Returns how long this node's lease of the group still lasts; `None` without one that counts.
     pub(crate) fn lease(&self) -> Option<Duration> {
         (self.lease_left)(self.id())
+    }
+
+    /// Waits until the disks of the group's voters have room for what a home sends.
+    pub(crate) async fn wait_for_room(&self) {
+        let mut has_waited = false;
+        while let Err(error) = (self.room)(self.group.metrics().voters) {
+            has_waited = true;
+            self.record_retry(WAITING_FOR_ROOM, &error);
+            sleep(ROOM_INTERVAL).await;
+        }
+        if has_waited {
+            self.succeeded(WAITING_FOR_ROOM);
+        }
     }
 
     /// Takes note of the epochs in which a follower has followed tenants.

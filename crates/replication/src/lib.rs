@@ -50,7 +50,7 @@ pub use directory_view::{DirectoryDelta, SharedDirectoryView};
 pub use epochs_seen::EpochsSeen;
 pub use follower_progress::FollowerProgress;
 pub use freshness::{Freshness, Lag};
-pub use group_context::{LeaseLeft, WallClock};
+pub use group_context::{LeaseLeft, RoomCheck, WallClock};
 pub use outgoing_seeds::OutgoingSeeds;
 pub use reconcile::{DirectoryAccess, ReadVersion, SubmitCommand};
 pub use remote_watermark::{RemoteWait, RemoteWatermark};

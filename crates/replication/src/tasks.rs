@@ -19,7 +19,7 @@ use crate::{
     follower,
     freshness::Freshness,
     freshness_poll,
-    group_context::{GroupContext, LeaseLeft, WallClock},
+    group_context::{GroupContext, LeaseLeft, RoomCheck, WallClock},
     heirs::Heirs,
     lease_loss,
     outgoing_seeds::OutgoingSeeds,
@@ -56,6 +56,8 @@ pub struct Dependencies {
     pub epochs_seen: EpochsSeen,
     /// Wall clock, in milliseconds since 1970.
     pub wall: WallClock,
+    /// Room on the disks of a group's voters.
+    pub room: RoomCheck,
 }
 
 /// Replication of a node: its feed service, and the tasks of each of its groups.
@@ -117,6 +119,7 @@ impl Replication {
             lease_left: self.dependencies.lease_left.clone(),
             epochs_seen: self.dependencies.epochs_seen.clone(),
             wall: self.dependencies.wall.clone(),
+            room: self.dependencies.room.clone(),
             heirs: Heirs::default(),
             seeds: Arc::new(OutgoingSeeds::new(self.dependencies.seeds)),
             seed_bandwidth: self.seed_bandwidth.clone(),

@@ -7,6 +7,7 @@ pub mod config;
 mod connections;
 mod directory;
 mod directory_maintenance;
+pub mod disk;
 pub mod environment;
 mod fair_queue;
 mod health;
@@ -35,6 +36,7 @@ mod seed_metrics;
 mod services;
 mod storage;
 mod successor;
+mod storage_threads;
 pub mod supervisor;
 #[cfg(test)]
 mod tenant_fixture;

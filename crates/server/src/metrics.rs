@@ -21,7 +21,7 @@ use stead_types::GroupId;
 use tokio::time::Instant;
 
 use crate::{
-    config::NodeConfig, latency_metrics::LatencyMetrics, process_metrics::ProcessMetrics,
+    config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, process_metrics::ProcessMetrics,
     promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics, remote_metrics::RemoteMetrics,
     seed_metrics::SeedMetrics, tenant_loads::TenantLoads,
 };
@@ -174,6 +174,8 @@ pub(crate) struct Metrics {
     pub(crate) process: ProcessMetrics,
     /// Loads of tenants, which are too many for labels.
     pub(crate) loads: TenantLoads,
+    /// Of the node's disk.
+    pub(crate) disk: DiskMetrics,
     retries: Family<PartLabels, Counter>,
     peers_damaged: Counter,
     peers_unreadable: Counter,
@@ -216,6 +218,7 @@ impl Metrics {
             latencies: LatencyMetrics::default(),
             process: ProcessMetrics::default(),
             loads: TenantLoads::new(Instant::now()),
+            disk: DiskMetrics::default(),
             retries: Family::default(),
             peers_damaged: Counter::default(),
             peers_unreadable: Counter::default(),
@@ -323,6 +326,7 @@ impl Metrics {
         self.readiness.register(registry);
         self.remote.register(registry);
         self.latencies.register(registry);
+        self.disk.register(registry);
     }
 
     fn register_clocks(&mut self) {

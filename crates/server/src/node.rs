@@ -1,26 +1,13 @@
 //! Life of a node: open, bind, build, spawn, wait, drain.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    io,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, task::Poll, time::Duration};
 
 use stead_raft::{BlockingMode, Clocks};
 use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
 };
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
-use stead_store::{
-    Disk, Store, background::Background, engine::Engine, group_rows::failed, health::NodeFailure, shard::ShardMachine,
-};
+use stead_store::{Disk, Store, health::NodeFailure, shard::ShardMachine};
 use stead_types::NodeId;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +19,7 @@ use crate::{
     connections::{BoundListeners, ConnectionLimits, TooFewDescriptors},
     directory::{DirectoryClient, LocalVoter, ViewUpdater},
     directory_maintenance,
+    disk::{self, DiskRoom},
     environment::Environment,
     host::{self, Host, HostedGroup, HostedGroups, Readiness, ReadinessSubjects},
     http,
@@ -44,16 +32,13 @@ use crate::{
         admin::{readiness_check, region_loss_check},
     },
     storage::{self, StoredState},
+    storage_threads,
     supervisor::Supervisor,
 };
 
 /// Longest time for forwarded operations to end when the node stops. Other nodes' streams of Raft and of the feed
 /// never end by themselves: they are closed then, and opened anew when the node is back.
 const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
-
-/// Interval at which the engine's own threads are checked.
-const THREAD_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-const CHECK_TASK: &str = "checking the engine's threads";
 
 /// Most checks at a stop whether the storage is still in use, and the pause between them.
 const CLOSE_CHECKS_MAX: u32 = 100;
@@ -178,7 +163,9 @@ impl NodeResources<'_> {
         parts.serve(bound, limits, supervisor);
         if environment.threads {
             let (engine, background) = (store.engine.clone(), store.background.clone());
-            supervisor.spawn("storage threads", |stop| check_threads(engine, background, stop));
+            supervisor.spawn("storage threads", |stop| {
+                storage_threads::check_threads(engine, background, stop)
+            });
         }
         info!(node = %parts.host.config.node.id, region = %parts.host.config.node.region, "started");
         ready();
@@ -250,6 +237,7 @@ impl NodeParts {
         let directory = Arc::new(directory(&config, &voters, &directory_view, local_voter, environment)?);
         let leases = NodeLeases::new(environment.clocks.clone());
         let epochs_seen = EpochsSeen::default();
+        let disk_room = Arc::new(DiskRoom::new(config.node.id, config.disk_reserve));
         let replication = Replication::new(Dependencies {
             directory_view: directory_view.clone(),
             connect: environment.connect.clone(),
@@ -264,6 +252,7 @@ impl NodeParts {
             lease_left: lease_left(&leases, &directory_view),
             epochs_seen: epochs_seen.clone(),
             wall: environment.clocks.wall.clone(),
+            room: disk_room.as_check(),
         });
         let (hosted, feed) = host_groups(&replication, groups);
         let engine = store.engine.clone();
@@ -295,11 +284,13 @@ impl NodeParts {
             health: environment.health.clone(),
             disk_len,
             log_sync_latency: Box::new(move || log.sync_latency()),
+            disk_room,
             resources: environment.resources,
             config,
         });
         spawn_renewal(&host, supervisor);
         lease_transfer::spawn(&host, supervisor);
+        disk::spawn(&host, supervisor);
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
@@ -343,27 +334,6 @@ impl NodeParts {
             listener::serve(bound.http, http, limits.http, stop, grace)
         });
     }
-}
-
-/// Checks at intervals whether threads of the engine have ended, which nothing else would report while nothing is
-/// written. A check that a checkpoint delays is not followed by another one before it is done.
-async fn check_threads(
-    engine: Arc<dyn Engine>,
-    background: Arc<Background>,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
-    let is_due = Arc::new(AtomicBool::new(true));
-    while stop.run_until_cancelled(sleep(THREAD_CHECK_INTERVAL)).await.is_some() {
-        if is_due.swap(false, Ordering::AcqRel) {
-            let (engine, is_due) = (engine.clone(), is_due.clone());
-            background.submit(None, CHECK_TASK, move || {
-                let checked = engine.check_workers();
-                is_due.store(true, Ordering::Release);
-                checked.map_err(failed(CHECK_TASK))
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Returns the groups of a node as its services see them, and their replication tasks.

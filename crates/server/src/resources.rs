@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stead_store::room::free_bytes;
 
 /// What a node asks of the system about itself. Other nodes are told, so that a simulation gives its own answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Resources {
-    /// Returns the bytes of disk that are free in a folder; zero where they are unknown.
-    pub disk_free: fn(&Path) -> u64,
+    /// Returns the bytes of disk that are free in a folder; `None` where they are unknown.
+    pub disk_free: fn(&Path) -> Option<u64>,
     /// Returns the resident memory of the node in bytes; zero where it is unknown.
     pub memory: fn() -> u64,
     /// Most files and connections that the process may have open.
@@ -20,16 +21,11 @@ impl Resources {
     /// shells set is made for programs with a handful of files.
     pub fn real() -> Self {
         Self {
-            disk_free,
+            disk_free: free_bytes,
             memory,
             descriptors_max: raise_descriptor_limit(),
         }
     }
-}
-
-/// Returns the bytes of disk that are free for this process; zero where the system does not report them.
-pub(crate) fn disk_free(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Raises the limit of descriptors to the highest that this process may set, and returns the one in force.
@@ -64,11 +60,5 @@ mod tests {
         let limit = raise_descriptor_limit();
         assert_eq!(limit, getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
         assert!(limit > 0);
-    }
-
-    #[test]
-    fn disk_free_is_zero_only_where_unknown() {
-        assert!(disk_free(Path::new("/")) > 0);
-        assert_eq!(disk_free(Path::new("/no/such/folder")), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod directory;
+pub mod disk_room;
 pub mod freshness;
 pub mod lease;
 pub mod lineage;

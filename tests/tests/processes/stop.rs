@@ -94,7 +94,7 @@ async fn service_manager_is_notified_of_ready_and_stopping() {
     command.env("NOTIFY_SOCKET", &path);
     let mut command = tokio::process::Command::from(command);
     let mut serving = command.kill_on_drop(true).spawn().unwrap();
-    assert_eq!(notification(), "READY=1");
+    assert_eq!(notification(), "READY=1\nSTATUS=serving");
     let number = serving.id().unwrap().to_string();
     assert!(Command::new("kill").arg(number).status().unwrap().success());
     assert_eq!(notification(), "STOPPING=1");

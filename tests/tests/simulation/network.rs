@@ -67,7 +67,7 @@ pub(crate) fn environment(clock: Arc<SimulatedClock>, retention: RetentionConfig
         retention,
         // The machine's own answers change while a simulation runs.
         resources: Resources {
-            disk_free: |_| 1 << 40,
+            disk_free: |_| Some(1 << 40),
             memory: || 1 << 26,
             descriptors_max: 1 << 20,
         },

@@ -9,6 +9,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 use stead_server::{
     config::{Config, ConfigError, Log, ValidatedConfig},
+    disk::{RunState, run_through_full_disks},
     environment::Environment,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -90,16 +91,27 @@ async fn run_until_signal(
             stop_signal.cancel();
         }
     });
-    let mut environment = Environment::real(config.dial.clone());
-    if let Some(file) = test_clock_offset_file {
-        environment = environment.with_test_clock_offset(file);
-    }
-    std::panic::set_hook(Box::new(stead_server::panics::hook(environment.health.clone())));
-    let ready = || {
-        let _unnotified = sd_notify::notify(&[NotifyState::Ready]);
+    let dial = config.dial.clone();
+    let environment = move || {
+        let mut environment = Environment::real(dial.clone());
+        if let Some(file) = &test_clock_offset_file {
+            environment = environment.with_test_clock_offset(file.clone());
+        }
+        std::panic::set_hook(Box::new(stead_server::panics::hook(environment.health.clone())));
+        environment
     };
-    let ended = Box::pin(stead_server::node::run(config, environment, None, stop, ready)).await;
+    let ended = Box::pin(run_through_full_disks(config, environment, stop, notify)).await;
     ended.map_err(|error| CommandError::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))
+}
+
+/// Tells systemd what the node does. One that waits for disk space has started, as far as systemd is concerned: it would be
+/// ended for its slow start otherwise.
+fn notify(state: RunState) {
+    let status = match state {
+        RunState::Serving => "serving",
+        RunState::WaitingForRoom => "waiting for disk space",
+    };
+    let _unnotified = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// Default log filter of libraries, unless the user's filter names them. openraft warns of an unreachable peer with each

@@ -29,12 +29,18 @@ impl FollowerStream {
             queue.proposal(at, |tenant| held.record(tenant).map(RecordSummary::of))
         })?;
         let Some(proposal) = proposal else { return Ok(()) };
-        let (group, freshness) = (self.context.group.clone(), self.context.freshness.clone());
+        let (group, context, freshness) = (
+            self.context.group.clone(),
+            self.context.clone(),
+            self.context.freshness.clone(),
+        );
         let class = proposal_class::FEED + u64::from(home.get());
         let pending = async move {
             if proposal.commands.is_empty() {
                 return (proposal, Ok(Vec::new()));
             }
+            // The stream waits meanwhile: the home sends no more than it may have in flight.
+            context.wait_for_room().await;
             let begun = Instant::now();
             loop {
                 match group.propose(class, proposal.commands.clone()).await {

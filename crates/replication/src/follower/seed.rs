@@ -233,6 +233,7 @@ async fn propose_chunk(
 
 async fn propose(context: &GroupContext, home: GroupId, command: Bytes) -> Result<(), SeedError> {
     let class = proposal_class::SEED + u64::from(home.get());
+    context.wait_for_room().await;
     let answers = context
         .group
         .propose(class, vec![command])

@@ -1,6 +1,6 @@
 //! Attaching: a tenant that is attached in the follower's log has a session at the home, whatever breaks when.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -42,6 +42,29 @@ async fn follower_replicates_writes_and_knows_its_staleness() {
     let known = || home.tasks.acknowledgements().of(FOLLOWER);
     let is_known = || known().filter(|known| known.offset == follower.offset() && known.covers(tenant));
     world.eventually("the acknowledgement", is_known).await;
+}
+
+/// A follower whose disks are full keeps what it has and its stream, says that it gets older, and goes on with room.
+#[tokio::test(start_paused = true)]
+async fn follower_without_room_pauses_and_goes_on() {
+    let mut world = World::start(1, 1, RetentionLimits::default()).await;
+    let tenant = world.tenant(5, true);
+    let before = world.put(tenant, "a", b"0").await;
+    world.wait_until_replicated(tenant, before).await;
+    world.follower_is_full.store(true, Ordering::Relaxed);
+    let mut last = before;
+    for number in 0..20_u8 {
+        last = world.put(tenant, "a", &[number]).await;
+        sleep(A_WHILE).await;
+        world.check_freshness();
+    }
+    let follower = world.leader_node(FOLLOWER).await;
+    let record = follower.record(tenant).unwrap();
+    assert_eq!(record.live.revision, before, "nothing is applied");
+    assert!(record.session.is_some(), "it stays attached");
+    world.follower_is_full.store(false, Ordering::Relaxed);
+    world.wait_until_replicated(tenant, last).await;
+    world.check_equal(tenant).await;
 }
 
 /// Invariant 3 of acknowledgements: a reader between two steps would count an offset for a tenant that it does not

@@ -1,7 +1,7 @@
 //! The test world: a home group and a follower group, their nodes, and the steps and checks of the tests.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
-    Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, LeaseLeft, Replication, RetentionLimits, SeedLimits,
-    SharedDirectoryView, SubmitCommand,
+    Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, LeaseLeft, Replication, RetentionLimits, RoomCheck,
+    SeedLimits, SharedDirectoryView, SubmitCommand,
 };
 use stead_state::directory::{
     self, Addresses, Command, DirectoryChange, DirectoryView, GroupReport, MemberState, Region, ReplicaSetMember,
@@ -26,8 +26,8 @@ use stead_store::log::memory as log;
 use stead_store::shard::ShardMachine;
 use stead_testing::MemoryNetwork;
 use stead_types::{
-    DirectoryVersion, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit, TenantLimits,
-    TenantNumber,
+    DirectoryVersion, Error, ErrorKind, FeedOffset, GroupId, Incarnation, Jurisdiction, NodeId, Revision, TenantLimit,
+    TenantLimits, TenantNumber,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
@@ -52,6 +52,8 @@ pub struct World {
     entries: Vec<DirectoryChange>,
     tenants: BTreeMap<TenantNumber, Tenant>,
     seeds: SeedLimits,
+    /// Whether the disks of the follower's group are full.
+    pub follower_is_full: Arc<AtomicBool>,
     /// Acknowledged writes: time, tenant and revision.
     acknowledged: Vec<(Instant, TenantNumber, Revision)>,
 }
@@ -113,6 +115,7 @@ impl World {
             entries: groups.iter().flat_map(entries).collect(),
             tenants: BTreeMap::new(),
             seeds: seed_limits,
+            follower_is_full: Arc::default(),
             acknowledged: Vec::new(),
         };
         for home in &groups[0].voters {
@@ -148,8 +151,17 @@ impl World {
             },
             seeds: self.seeds,
             lease_left: Arc::new(|_| Some(Duration::from_secs(60))),
+            room: self.room_of(group),
         };
         Node::start(&self.net, setup).await
+    }
+
+    fn room_of(&self, group: GroupId) -> RoomCheck {
+        let is_full = self.follower_is_full.clone();
+        Arc::new(move |_| match group == FOLLOWER && is_full.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Unavailable, "the disk is full")),
+            false => Ok(()),
+        })
     }
 
     fn report_handler(&self) -> SubmitCommand {
@@ -427,6 +439,7 @@ pub struct NodeSetup {
     pub seeds: SeedLimits,
     pub directory: DirectoryAccess,
     pub lease_left: LeaseLeft,
+    pub room: RoomCheck,
 }
 
 impl Node {
@@ -462,6 +475,7 @@ impl Node {
             lease_left: setup.lease_left,
             epochs_seen: epochs_seen.clone(),
             wall,
+            room: setup.room,
         });
         let incoming = UnboundedReceiverStream::new(net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

@@ -24,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "node.shutdown_timeout",
     "peer.advertise",
     "peer.listen",
+    "storage.disk_reserve_bytes",
     "storage.engine",
     "storage.history_age_max",
     "storage.history_bytes_max",

@@ -119,6 +119,8 @@ pub struct Storage {
     pub engine: String,
     /// Allows a group with a majority of its voters on sled.
     pub sled_majority: bool,
+    /// Bytes of disk that are kept free: below it, writes that need room are refused. Zero: none.
+    pub disk_reserve_bytes: u64,
     /// Most bytes of change history kept for each tenant group before followers must be seeded again.
     pub history_bytes_max: u64,
     /// Longest time that change history is kept for a follower that is disconnected.
@@ -175,6 +177,7 @@ impl Default for Storage {
         Self {
             engine: "fjall".into(),
             sled_majority: false,
+            disk_reserve_bytes: 256 << 20,
             history_bytes_max: RetentionLimits::default().len_max,
             history_age_max: "24h".into(),
             seed_history_bytes_max: SeedLimits::default().history_max,

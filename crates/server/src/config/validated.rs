@@ -77,6 +77,8 @@ pub struct ValidatedConfig {
     pub data_dir: PathBuf,
     /// `fjall`, `sled` or `memory`.
     pub engine: String,
+    /// Bytes of disk that are kept free; zero: none.
+    pub disk_reserve: u64,
     /// Most bytes of history kept for followers.
     pub history_bytes_max: u64,
     /// Longest time that history is kept for followers.
@@ -125,6 +127,7 @@ impl Config {
             http: listener("http", &self.http, &node.http)?,
             data_dir: PathBuf::from(&self.node.data_dir),
             engine: self.storage.engine.clone(),
+            disk_reserve: self.storage.disk_reserve_bytes,
             history_bytes_max: self.storage.history_bytes_max,
             history_age_max: parse_duration("storage.history_age_max", &self.storage.history_age_max)?,
             seeds: self.seeds()?,

@@ -14,7 +14,7 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient,
+    admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient, disk::DiskRoom,
     lease::NodeLeases, metrics::Metrics, resources::Resources,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) started_ms: u64,
     /// Failure of the node, if any, and its retries.
     pub(crate) health: Health,
+    /// Room on the disks of this node and of other voters.
+    pub(crate) disk_room: Arc<DiskRoom>,
     /// Disk and memory of the node.
     pub(crate) resources: Resources,
     /// Returns the bytes of disk that the rows use.
@@ -137,7 +139,7 @@ impl Host {
     }
 
     /// Returns the groups of this node, the directory included.
-    pub(super) fn raft_groups(&self) -> impl Iterator<Item = Group> + use<'_> {
+    pub(crate) fn raft_groups(&self) -> impl Iterator<Item = Group> + use<'_> {
         raft_groups(&self.directory, &self.groups)
     }
 }

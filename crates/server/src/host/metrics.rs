@@ -4,7 +4,9 @@ use stead_state::directory::BulkMoveState;
 use stead_types::{Durability, TenantNumber};
 
 use super::{context::Host, hosted_group::HostedGroup};
-use crate::{metrics::GroupSample, process_metrics::ProcessSample, remote_metrics::RemoteTenants};
+use crate::{
+    disk::DiskSample, metrics::GroupSample, process_metrics::ProcessSample, remote_metrics::RemoteTenants,
+};
 
 /// Updates the metrics and returns them as text for Prometheus.
 pub(crate) fn metrics_text(host: &Host) -> String {
@@ -67,6 +69,11 @@ pub(crate) fn metrics_text(host: &Host) -> String {
     metrics.peers(&host.peer_alarms);
     metrics.answers_unsent(host.answers.len());
     metrics.view(index, tenants);
+    metrics.disk.set(DiskSample {
+        free: (host.resources.disk_free)(&host.config.data_dir),
+        reserve: host.config.disk_reserve,
+        rows: (host.disk_len)(),
+    });
     metrics.ready(host.readiness.node.report().is_ready());
     metrics.text()
 }

@@ -23,9 +23,6 @@ use crate::{
     resources::Resources,
 };
 
-/// Least free disk space of a ready node: room for a few log files and a checkpoint.
-const DISK_FREE_MIB_MIN: u64 = 256;
-
 /// Readiness checks of a node and of its region.
 pub(crate) struct Readiness {
     /// Checks of this node.
@@ -113,8 +110,10 @@ impl Readiness {
         });
         if subjects.config.engine != Kind::Memory.to_string() {
             let data_dir = subjects.config.data_dir.clone();
-            let disk_free = subjects.resources.disk_free;
-            self.node.add("disk", move || disk(disk_free(&data_dir)));
+            let (disk_free, reserve) = (subjects.resources.disk_free, subjects.config.disk_reserve);
+            // It serves reads and deletes, also where all disks of a group are full.
+            self.node
+                .add_warning("disk", move || disk(disk_free(&data_dir), reserve));
         }
     }
 
@@ -156,17 +155,19 @@ fn lease(group: GroupId, left: Duration, lost: Option<LeaseLost>) -> CheckResult
     }
 }
 
-/// Checks that so many free bytes of disk are enough; zero where they are unknown.
-fn disk(free: u64) -> CheckResult {
-    let free_mib = free >> 20;
-    if free == 0 {
-        Ok("free space is unknown".into())
-    } else if free_mib < DISK_FREE_MIB_MIN {
+/// Checks that so many free bytes of disk are not below the reserve; `None` where they are unknown.
+fn disk(free: Option<u64>, reserve: u64) -> CheckResult {
+    let Some(free) = free else {
+        return Ok("free space is unknown".into());
+    };
+    let (free_mib, reserve_mib) = (free >> 20, reserve >> 20);
+    if free < reserve {
         Err(format!(
-            "{free_mib} MiB are free, at least {DISK_FREE_MIB_MIN} are needed: free disk space before writes fail"
+            "{free_mib} MiB are free, below the reserve of {reserve_mib} MiB: writes that need room are refused where a \
+             majority of a group is so; free disk space, or delete keys"
         ))
     } else {
-        Ok(format!("{free_mib} MiB are free"))
+        Ok(format!("{free_mib} MiB are free, the reserve is {reserve_mib} MiB"))
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) fn node_status(host: &Host) -> admin::NodeStatus {
         view_version: Some(convert::id::from_directory_version(host.directory_view.version())),
         engine: host.config.engine.clone(),
         disk_used_bytes: (host.disk_len)(),
-        disk_free_bytes: (host.resources.disk_free)(&host.config.data_dir),
+        // Zero stands for "not known".
+        disk_free_bytes: (host.resources.disk_free)(&host.config.data_dir).map_or(0, |free| free.max(1)),
         memory_bytes: (host.resources.memory)(),
         lease_left: shortest_lease(host),
         warnings: ready.warnings(),

@@ -64,7 +64,13 @@ impl Router {
         let forwarder = Arc::new(Forwarder::new(node.id, admission.clone(), completion.clone(), links));
         let serving = ServingCheck::new(&host);
         Self {
-            writes: WriteExecutor::new(node.clone(), serving.clone(), completion.clone(), forwarder.clone()),
+            writes: WriteExecutor::new(
+                node.clone(),
+                serving.clone(),
+                completion.clone(),
+                forwarder.clone(),
+                host.disk_room.clone(),
+            ),
             reads: ReadExecutor::new(
                 node,
                 host.directory_view.clone(),

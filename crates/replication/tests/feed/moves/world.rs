@@ -80,6 +80,7 @@ impl World {
                     seeds: SeedLimits::default(),
                     directory: directory.access(id),
                     lease_left: std::sync::Arc::new(move |_| leases.grants(id).then_some(LEASE)),
+                    room: std::sync::Arc::new(|_| Ok(())),
                 };
                 let node = Node::start(&net, setup).await;
                 directory.add_view(id, node.directory_view.clone());

@@ -115,6 +115,7 @@ impl World {
                 seeds: SeedLimits::default(),
                 directory: directory.access(id),
                 lease_left: std::sync::Arc::new(move |_| leases.lease_left(id)),
+                room: std::sync::Arc::new(|_| Ok(())),
             };
             let node = Node::start(&net, setup).await;
             directory.add_view(id, node.directory_view.clone());

@@ -11,7 +11,7 @@ use stead_api::{
     operation,
     proto::v1::{self, operation::Request as Message},
 };
-use stead_state::shard::command::{Branches, Operation, Step};
+use stead_state::shard::command::{Branches, Effect, Operation, Step};
 use stead_types::{Error, IdempotencyKey, Revision, TenantName, TenantNumber, limits::REQUEST_LEN_MAX};
 
 /// A valid operation.
@@ -65,6 +65,17 @@ pub(crate) enum Mutation {
 }
 
 impl Mutation {
+    /// Tells whether it may add to the stored data. What only deletes makes room.
+    pub(crate) fn needs_room(&self) -> bool {
+        let adds = |operation: &Operation| !matches!(operation.effect, Effect::Delete);
+        let step_adds = |step: &Step| matches!(step, Step::Write(operation) if adds(operation));
+        match self {
+            Self::SingleKey(operation) => adds(operation),
+            Self::DeleteRange(..) => false,
+            Self::Txn(branches) => branches.then.iter().chain(&branches.otherwise).any(step_adds),
+        }
+    }
+
     /// Tells whether it may change a key: a transaction may only read.
     fn may_write(&self) -> bool {
         let writes = |step: &Step| matches!(step, Step::Write(_));

@@ -23,10 +23,12 @@ use tokio::time::Instant;
 use super::{
     command,
     deletion_step::{DeletionStep, deletion_deadline, deletion_step},
+    refusals,
     response::{self, WriteContext},
 };
 use crate::{
     config::NodeConfig,
+    disk::DiskRoom,
     host::{HostedGroup, READY_WAIT},
     metrics::ServedFrom,
     response::Origin,
@@ -96,6 +98,7 @@ pub(crate) struct WriteExecutor {
     serving: ServingCheck,
     completion: CallCompletion,
     forwarder: Arc<Forwarder>,
+    room: Arc<DiskRoom>,
 }
 
 impl WriteExecutor {
@@ -105,12 +108,14 @@ impl WriteExecutor {
         serving: ServingCheck,
         completion: CallCompletion,
         forwarder: Arc<Forwarder>,
+        room: Arc<DiskRoom>,
     ) -> Self {
         Self {
             node,
             serving,
             completion,
             forwarder,
+            room,
         }
     }
 
@@ -123,7 +128,8 @@ impl WriteExecutor {
         jobs: Vec<Job<WriteRequest>>,
     ) -> Vec<Job<WriteRequest>> {
         let mut running = FuturesUnordered::new();
-        let jobs = self.reject_remote_alone(hosted, self.completion.reject_inactive(jobs));
+        let jobs = refusals::reject_remote_alone(&self.completion, hosted, self.completion.reject_inactive(jobs));
+        let jobs = refusals::reject_without_room(&self.completion, &self.room, hosted, jobs);
         for jobs in group_by_deadline(jobs, |job| job.call.deadline) {
             let last = jobs
                 .iter()
@@ -234,22 +240,6 @@ impl WriteExecutor {
             }
         }
         applied
-    }
-
-    /// Rejects writes that ask for another region where none follows the tenant: nothing happened.
-    fn reject_remote_alone(&self, hosted: &HostedGroup, jobs: Vec<Job<WriteRequest>>) -> Vec<Job<WriteRequest>> {
-        if !jobs.iter().any(remote::is_remote_write) {
-            return jobs;
-        }
-        let mut others = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let checked = remote::is_remote_write(&job).then(|| hosted.remote.check(&job.tenant));
-            match checked.unwrap_or(Ok(())) {
-                Ok(()) => others.push(job),
-                Err(rejection) => self.completion.reject(job.call, &rejection.into()),
-            }
-        }
-        others
     }
 
     /// Waits until another region has what the answers to writes depend on; rejects them if that does not come, and

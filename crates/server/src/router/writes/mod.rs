@@ -7,6 +7,7 @@
 mod command;
 mod deletion_step;
 mod executor;
+mod refusals;
 mod response;
 
 pub(super) use executor::WriteExecutor;

@@ -60,6 +60,13 @@ pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::No
     node
 }
 
+/// Asks another node for its free bytes of disk; `None` if it does not answer, or does not know.
+pub(crate) async fn disk_free_at(host: &Host, node: NodeId) -> Option<u64> {
+    let asked = host.directory_view.read(|view| Some(message(view, view.node(node)?)));
+    let status = with_status(host, asked?).await.status?;
+    Some(status.disk_free_bytes).filter(|free| *free > 0)
+}
+
 impl NodeService {
     async fn get(&self, request: Request<GetNodeRequest>) -> Result<GetNodeResponse, Error> {
         self.0.check_view_loaded()?;

@@ -9,8 +9,6 @@ use stead_types::{Error, ErrorKind, GroupId};
 use super::{group, node};
 use crate::host::Host;
 
-/// Least free disk space of a target's node, beside what is copied: below it a node is not ready.
-const DISK_FREE_MIN: u64 = 256 << 20;
 /// How far a target's logged time may be ahead of its nodes' clocks: a tenant's own time goes on from the baton, and the
 /// group's would draw it forward. Behind them it may be as far as it likes: time without a leader does not count, so that a
 /// region that returns is as far behind as it was away, and takes ten times that to catch up.
@@ -46,7 +44,7 @@ pub(super) async fn check(host: &Arc<Host>, targets: &[(GroupId, u64)]) -> Resul
 pub(super) async fn blockers(host: &Arc<Host>, targets: &[(GroupId, u64)]) -> Vec<String> {
     let ask = targets.iter().map(async |(target, bytes)| {
         let status = status(host, *target).await;
-        decide(&status, *bytes)
+        decide(&status, host.config.disk_reserve.saturating_add(*bytes))
     });
     futures::future::join_all(ask).await.concat()
 }
@@ -82,10 +80,9 @@ async fn status(host: &Arc<Host>, target: GroupId) -> TargetStatus {
     }
 }
 
-/// Decides what speaks against a target to which so many bytes are copied.
-fn decide(target: &TargetStatus, bytes: u64) -> Vec<String> {
+/// Decides what speaks against a target whose nodes need so many free bytes: their reserve, and what is copied.
+fn decide(target: &TargetStatus, needed: u64) -> Vec<String> {
     let group = target.group;
-    let needed = DISK_FREE_MIN.saturating_add(bytes);
     let mut blockers = Vec::new();
     for node in &target.nodes {
         let NodeReport { name, disk_free, .. } = node;
@@ -129,8 +126,8 @@ mod tests {
 
     #[test]
     fn target_needs_room_for_what_is_copied() {
-        assert_eq!(decide(&target(true, 300 << 20, 0), 0), [""; 0]);
-        let blocked = decide(&target(true, 300 << 20, 0), 100 << 20);
+        assert_eq!(decide(&target(true, 300 << 20, 0), 256 << 20), [""; 0]);
+        let blocked = decide(&target(true, 300 << 20, 0), 356 << 20);
         assert_eq!(
             blocked,
             [
