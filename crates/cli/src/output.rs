@@ -4,7 +4,7 @@ use std::{ffi::OsString, io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
+use comfy_table::{ColumnConstraint, Table, Width, presets};
 use serde_json::Value;
 
 use crate::exit::CommandError;
@@ -79,19 +79,108 @@ impl OutputTable {
     }
 
     fn text(&self, output: Output) -> String {
-        let columns = if output == Output::Wide {
-            self.columns.len()
-        } else {
-            self.columns_short
-        };
+        let mut table = self.table(output);
+        table.set_header(&self.columns[..self.columns_shown(output)]);
+        trimmed(&table)
+    }
+
+    fn table(&self, output: Output) -> Table {
+        let columns = self.columns_shown(output);
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(&self.columns[..columns]);
+        table.load_style(presets::NOTHING);
         for (cells, _) in &self.rows {
             table.add_row(&cells[..columns]);
         }
-        let lines = table.to_string();
-        let trimmed: Vec<&str> = lines.lines().map(str::trim_end).collect();
-        trimmed.join("\n")
+        table
+    }
+
+    fn columns_shown(&self, output: Output) -> usize {
+        match output {
+            Output::Wide => self.columns.len(),
+            Output::Table | Output::Json => self.columns_short,
+        }
+    }
+}
+
+fn trimmed(table: &Table) -> String {
+    let lines = table.to_string();
+    let trimmed: Vec<&str> = lines.lines().map(str::trim_end).collect();
+    trimmed.join("\n")
+}
+
+/// Rows that are printed page by page, so that memory does not grow with their number: as JSON one array, as text one table
+/// whose columns get wider where a page needs it.
+pub(crate) struct RowStream {
+    output: Output,
+    has_begun: bool,
+    /// Widths of the columns, padding included.
+    widths: Vec<u16>,
+}
+
+/// Padding of a column.
+const PADDING: u16 = 2;
+
+impl RowStream {
+    pub(crate) fn new(output: Output) -> Self {
+        Self {
+            output,
+            has_begun: false,
+            widths: Vec::new(),
+        }
+    }
+
+    /// Prints the rows of a page. Returns false if nobody reads them any more.
+    pub(crate) fn print(&mut self, page: &OutputTable) -> Result<bool, CommandError> {
+        let text = self.page(page);
+        write(text.as_bytes())
+    }
+
+    /// Prints the end, after the last page.
+    pub(crate) fn finish(self) -> Result<(), CommandError> {
+        match (self.output, self.has_begun) {
+            (Output::Json, true) => bytes(b"\n]\n"),
+            (Output::Json, false) => bytes(b"[]\n"),
+            (Output::Table | Output::Wide, _) => Ok(()),
+        }
+    }
+
+    fn page(&mut self, page: &OutputTable) -> String {
+        match self.output {
+            Output::Json => self.json_page(page),
+            Output::Table | Output::Wide => self.text_page(page),
+        }
+    }
+
+    fn json_page(&mut self, page: &OutputTable) -> String {
+        let mut text = String::new();
+        for (_, row) in &page.rows {
+            text.push_str(if self.has_begun { ",\n" } else { "[\n" });
+            self.has_begun = true;
+            let row = serde_json::to_string_pretty(row).expect("values have text keys");
+            let lines: Vec<String> = row.lines().map(|line| format!("  {line}")).collect();
+            text.push_str(&lines.join("\n"));
+        }
+        text
+    }
+
+    fn text_page(&mut self, page: &OutputTable) -> String {
+        if self.has_begun && page.rows.is_empty() {
+            return String::new();
+        }
+        let mut table = page.table(self.output);
+        if !self.has_begun {
+            table.set_header(&page.columns[..page.columns_shown(self.output)]);
+            self.has_begun = true;
+        }
+        let needed = table.column_max_content_widths();
+        self.widths.resize(needed.len(), 0);
+        for (width, needed) in self.widths.iter_mut().zip(needed) {
+            *width = (*width).max(needed.saturating_add(PADDING));
+        }
+        for (column, width) in table.column_iter_mut().zip(&self.widths) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
+        }
+        format!("{}\n", trimmed(&table))
     }
 }
 
@@ -102,10 +191,15 @@ pub(crate) fn line(text: &str) -> Result<(), CommandError> {
 
 /// Prints bytes as they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), CommandError> {
+    write(bytes).map(drop)
+}
+
+/// Prints bytes. Returns false if the reader is closed.
+fn write(bytes: &[u8]) -> Result<bool, CommandError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Into::into),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).map_err(Into::into),
     }
 }
 
@@ -164,6 +258,44 @@ mod tests {
         assert_eq!(display_bytes("zürich".as_bytes(), 60), "zürich");
         assert_eq!(display_bytes(b"a\0\xff", 60), "a\\x00\\xff");
         assert_eq!(display_bytes("zürich".as_bytes(), 2), "zü…");
+    }
+
+    fn keys(names: &[&str]) -> OutputTable {
+        let mut table = OutputTable::new(&["KEY", "VALUE"], 2);
+        for name in names {
+            table.push(vec![(*name).into(), "1".into()], serde_json::json!({ "key": name }));
+        }
+        table
+    }
+
+    #[test]
+    fn pages_are_one_json_array() {
+        let printed = |pages: &[&[&str]]| {
+            let mut stream = RowStream::new(Output::Json);
+            let text: String = pages.iter().map(|page| stream.page(&keys(page))).collect();
+            let end = if stream.has_begun { "\n]\n" } else { "[]\n" };
+            text + end
+        };
+        let one_piece = |names: &[&str]| {
+            let rows = keys(names).rows.into_iter().map(|(_, row)| row).collect();
+            format!("{}\n", serde_json::to_string_pretty(&Value::Array(rows)).unwrap())
+        };
+        assert_eq!(printed(&[&["a", "b"], &[], &["c"]]), one_piece(&["a", "b", "c"]));
+        assert_eq!(printed(&[&[]]), one_piece(&[]));
+    }
+
+    #[test]
+    fn pages_are_one_table_with_one_header() {
+        let mut stream = RowStream::new(Output::Table);
+        assert_eq!(
+            stream.page(&keys(&["a"])),
+            format!("{}\n", keys(&["a"]).text(Output::Table))
+        );
+        let wide = stream.page(&keys(&["a-long-key"]));
+        assert!(!wide.contains("KEY"), "{wide}");
+        let column = |page: &str| page.find('1').unwrap();
+        assert_eq!(column(&stream.page(&keys(&["b"]))), column(&wide));
+        assert_eq!(stream.page(&keys(&[])), "");
     }
 
     #[test]
