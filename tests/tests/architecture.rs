@@ -78,6 +78,7 @@ const AMBIENT_FILES: &[&str] = &[
     "store/src/engine/sled/mod.rs",
     "store/src/log/raft_engine/handle.rs",
     "store/src/log/raft_engine/mod.rs",
+    "store/src/log/raft_engine/raft_engine_test.rs",
     "store/src/log/raft_engine/writer.rs",
     "raft/src/blocking.rs",
     "server/src/environment.rs",

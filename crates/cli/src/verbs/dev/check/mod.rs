@@ -6,6 +6,7 @@ mod clock_leap;
 mod contention;
 mod credits;
 mod descriptors;
+mod disk_full;
 mod drain;
 mod forks;
 mod frozen_node;
@@ -96,6 +97,8 @@ pub(super) enum Step {
     SilentNode,
     /// Two of three nodes of a home killed: the third says so, and refuses with certainty
     LostMajority,
+    /// Disks of a home below their reserve: writes are refused by name, the rest goes on
+    DiskFull,
     /// 200,000 keys scanned while they are rewritten
     ScanConsistent,
     /// Replication lag of followers under load
@@ -213,6 +216,7 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::Descriptors => descriptors::run(world).await,
         Step::SilentNode => silent_node::run(world).await,
         Step::LostMajority => lost_majority::run(world).await,
+        Step::DiskFull => disk_full::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::BigValues => big_values::run(world).await,
