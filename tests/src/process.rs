@@ -92,6 +92,15 @@ impl World {
     ///
     /// It does not become ready.
     pub async fn start(nodes: usize) -> Self {
+        Self::start_prepared(nodes, |_| ()).await
+    }
+
+    /// Starts one region as [`World::start`] does, after its folders were prepared by the plan.
+    ///
+    /// # Panics
+    ///
+    /// It does not become ready.
+    pub async fn start_prepared(nodes: usize, prepare: impl FnOnce(&Plan)) -> Self {
         let lock = exclusive_lock();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let region = Region {
@@ -107,6 +116,7 @@ impl World {
             ports: Ports::From(27_401),
             engines: vec!["fjall".into(), "fjall".into(), "sled".into()],
         };
+        prepare(&plan);
         let cluster = Cluster::start(plan.clone()).await.expect("a cluster can be started");
         let mut world = Self {
             cluster,

@@ -15,6 +15,7 @@ mod ended;
 mod failback;
 mod fixture;
 mod forks;
+mod full_disk;
 mod health;
 mod leaders;
 mod limits;
