@@ -66,6 +66,24 @@ impl World {
         applied.result
     }
 
+    /// Recovers the directory from the state of one voter, and checks the invariants after it.
+    pub(super) fn recover(&mut self, request: &RecoveryRequest) -> Result<RecoveredDirectory, RecoveryRejection> {
+        let recovered = self
+            .directory
+            .recover(self.time.unwrap_or(1_000 + self.index), request)?;
+        self.directory = recovered.directory.clone();
+        self.index = 0;
+        self.rows = MemoryRows(rows::all(&self.directory).collect());
+        self.view = self.directory.view().clone();
+        self.view_rows = MemoryRows::default();
+        for change in self.view.as_changes() {
+            view_rows::write(&mut self.view_rows, &change);
+        }
+        view_rows::write_version(&mut self.view_rows, self.view.version());
+        self.check();
+        Ok(recovered)
+    }
+
     fn dry_run(&self, command: &Command) -> Option<Result<(DirectoryOutcome, DirectoryView), Rejection>> {
         let is_about = matches!(
             command,

@@ -17,10 +17,8 @@
 //! 3. A member that stays is in a jurisdiction that the tenant's residency admits.
 //! 4. A group is removed from a tenant's members only by its own report that it has erased the tenant.
 //! 5. A rejected command changes nothing.
-//!
 //! 6. A member that leaves is consulted until the home has reported that it no longer counts it, from feature level 2
 //!    on.
-//!
 //! 7. A tenant that is promoted has one item that is not over, in the operation that its record names.
 
 mod audit;
@@ -58,6 +56,7 @@ mod promotion_report;
 mod promotion_steps;
 mod promotions;
 mod receipt;
+mod recovery;
 mod region_loss;
 mod region_loss_decision;
 mod region_loss_rejection;
@@ -92,6 +91,8 @@ mod promotion_choice_test;
 mod promotion_forecast_test;
 #[cfg(test)]
 mod promotions_test;
+#[cfg(test)]
+mod recovery_test;
 #[cfg(test)]
 mod region_loss_test;
 #[cfg(test)]
@@ -136,6 +137,7 @@ pub use promotion_plan::{PreviewedPromotion, PromotionPreview};
 pub use promotion_rejection::PromotionRejection;
 pub use promotions::PROMOTIONS_MAX;
 pub use receipt::{ReceiptState, receipt_state};
+pub use recovery::{NUMBERS_SKIPPED, RecoveredDirectory, RecoveryRejection, RecoveryRequest, TENANTS_SKIPPED};
 pub use region_loss::{LOSS_MS_MAX, PromotionPolicy, RegionLoss, RegionLossUpdate, SILENT_MS};
 pub use region_loss_decision::{
     RegionLossDecision, RegionObservation, decide as decide_region_loss, shortest_policy_ms, silence_min_ms,

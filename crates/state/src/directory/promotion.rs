@@ -49,7 +49,8 @@ pub struct PromotionRequest {
 pub enum PromotionSelection {
     /// Tenants with their home in a region, and those that move there.
     Region(RegionName),
-    /// Tenants of which a group is home, and those that move there.
+    /// Tenants of which a group is home, and those that move there. The directory's own group: all tenants, after a recovery
+    /// of the directory.
     Group(GroupId),
     /// These tenants. Empty in an operation: its items are the list.
     Tenants(Vec<TenantName>),
@@ -177,6 +178,7 @@ impl fmt::Display for PromotionSelection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Region(region) => write!(f, "tenants of region {region}"),
+            Self::Group(GroupId::DIRECTORY) => f.write_str("all tenants, after a recovery of the directory"),
             Self::Group(group) => write!(f, "tenants of group {}", group.get()),
             Self::Tenants(names) => match &names[..] {
                 [] => f.write_str("named tenants"),

@@ -13,9 +13,9 @@ use std::{
     fmt::Write as _,
 };
 
-use stead_types::{GroupId, Revision, Sequence, TenantTime};
+use stead_types::{Epoch, GroupId, Revision, Sequence, TenantTime};
 
-use super::{FrozenReport, Tenant};
+use super::{FrozenReport, Tenant, TenantPromotion};
 use crate::{
     lineage::{Lineage, RevisionStatus},
     shard::{ownership::FreezeReport, record::PreviousRole},
@@ -78,12 +78,22 @@ pub struct Chosen {
 /// Tells whether the fence is in the log of every group that could own an epoch below it: the recorded home and, if that
 /// has relinquished, the group that it handed over to. Then no lease has to be waited for.
 pub fn is_fenced_by_logs(tenant: &Tenant, reports: &BTreeMap<GroupId, FrozenReport>) -> bool {
+    let mut forgotten = forgotten_owners(tenant);
+    if !forgotten.all(|group| reports.contains_key(&group)) {
+        return false;
+    }
     let previous = reports.get(&tenant.home).map(|frozen| frozen.report.previous);
     match previous {
         Some(PreviousRole::Relinquished(to)) => reports.contains_key(&to),
         Some(PreviousRole::Owner | PreviousRole::Follower | PreviousRole::None) => true,
         None => false,
     }
+}
+
+/// Returns the groups that may own a tenant without the knowledge of a recovered directory.
+fn forgotten_owners(tenant: &Tenant) -> impl Iterator<Item = GroupId> + '_ {
+    let promotion = tenant.promoting.as_deref().into_iter();
+    promotion.flat_map(TenantPromotion::forgotten_owners)
 }
 
 /// Decides what a promotion whose members freeze does next with a tenant.
@@ -167,7 +177,20 @@ impl<'a> Consultation<'a> {
             Some(PreviousRole::Owner | PreviousRole::Follower | PreviousRole::None) => true,
             None => false,
         };
-        is_handed_over_well && is_sound(self.tenant.home)
+        let may_be_elsewhere = !forgotten_owners(self.tenant).all(is_sound);
+        is_handed_over_well && is_sound(self.tenant.home) && !may_be_elsewhere && self.missing_owner().is_none()
+    }
+
+    /// Returns an epoch above the recorded one that a group has followed and nobody who has reported has owned, with that
+    /// group: a recovered directory has forgotten its owner, which does not answer.
+    fn missing_owner(&self) -> Option<(Epoch, GroupId)> {
+        let followed = self.frozen().map(|(group, report)| (report.followed, group)).max()?;
+        let is_owner = |report: &FreezeReport| {
+            let has_owned = matches!(report.previous, PreviousRole::Owner | PreviousRole::Relinquished(_));
+            has_owned && report.followed == followed.0
+        };
+        let has_reported = self.reports.values().any(|frozen| is_owner(&frozen.report));
+        Some(followed).filter(|(epoch, _)| *epoch > self.tenant.epoch && !has_reported)
     }
 
     /// Returns the end of the longest history among some of the sound groups.
@@ -276,6 +299,13 @@ impl Consultation<'_> {
             problems.push(format!(
                 "{} did not answer, or with a copy that differs, and acknowledged writes may rest on that",
                 groups(unheard)
+            ));
+        }
+        if let Some((epoch, group)) = self.missing_owner() {
+            problems.push(format!(
+                "group {} has followed epoch {epoch}, which the directory has forgotten, and the group that owned it did not \
+                 answer",
+                group.get()
             ));
         }
         let longest = self.longest(|_| true);

@@ -78,6 +78,19 @@ impl PromotionPreview {
         Ok(preview)
     }
 
+    /// Evaluates a request of all tenants.
+    pub(super) fn of_all(view: &DirectoryView, request: &PromotionRequest) -> Self {
+        let mut preview = Self::default();
+        for tenant in view.tenants_from(TenantNumber::new(0)) {
+            if tenant.state == TenantState::Deleting {
+                preview.skipped += 1;
+            } else {
+                preview.tenants.push(PreviewedPromotion::of(view, request, tenant));
+            }
+        }
+        preview
+    }
+
     /// Checks that the request permits what its tenants need.
     ///
     /// # Errors
@@ -155,7 +168,15 @@ pub(super) fn targets(view: &DirectoryView, request: &PromotionRequest, tenant: 
         answering.count()
     };
     let is_draining = |group: GroupId| view.region_of(group).is_some_and(super::Region::is_draining);
-    targets.sort_by_key(|group| (is_draining(*group), std::cmp::Reverse(answering(*group)), *group));
+    targets.sort_by_key(|group| {
+        let is_elsewhere = *group != tenant.home;
+        (
+            is_draining(*group),
+            is_elsewhere,
+            std::cmp::Reverse(answering(*group)),
+            *group,
+        )
+    });
     targets
 }
 

@@ -232,11 +232,15 @@ pub(super) fn choice(
     tenant: &Tenant,
     reports: &BTreeMap<GroupId, FrozenReport>,
 ) -> Choice {
+    let home_region = match request.is_after_recovery() {
+        true => Vec::new(),
+        false => home_region(view, tenant),
+    };
     choose(&Consultation {
         tenant,
         reports,
         silent,
-        home_region: &home_region(view, tenant),
+        home_region: &home_region,
         targets: &targets(view, request, tenant),
         allow_loss: request.allow_loss,
     })

@@ -17,6 +17,7 @@ use super::{
     PromotionTimes, Rejection, StepName, Tenant,
     ownership::{self, PromotionPlan},
     promotion_plan::is_selected,
+    recovery::forgotten_owners,
 };
 use crate::shard::record::OperationId;
 
@@ -29,7 +30,7 @@ impl Directory {
         &mut self,
         context: &mut ApplyContext,
         by: AuditContext,
-        mut request: PromotionRequest,
+        request: PromotionRequest,
     ) -> DirectoryResult {
         self.view.settings().check_promotions(context.time)?;
         if request.graceful_ms > GRACEFUL_MS_MAX {
@@ -44,6 +45,18 @@ impl Directory {
         }
         let preview = PromotionPreview::of(&self.view, &request)?;
         preview.check(&request)?;
+        let id = self.put_promotion(context, by, request, preview);
+        Ok(DirectoryOutcome::Operation(id))
+    }
+
+    /// Puts a promotion, which fences its tenants unless they are to be moved first, and returns its number.
+    pub(super) fn put_promotion(
+        &mut self,
+        context: &mut ApplyContext,
+        by: AuditContext,
+        mut request: PromotionRequest,
+        preview: PromotionPreview,
+    ) -> u64 {
         // The items are the list.
         if let PromotionSelection::Tenants(names) = &mut request.selection {
             names.clear();
@@ -82,7 +95,7 @@ impl Directory {
             self.put_selected(context, id, previewed, is_graceful);
         }
         self.end_promotion(context, id);
-        Ok(DirectoryOutcome::Operation(id))
+        id
     }
 
     /// Puts the record of a tenant that is selected, and fences it unless it is to be moved first.
@@ -129,6 +142,10 @@ impl Directory {
             fence: context.version,
             time: context.time,
         };
+        let forgotten = match self.operations.promotion(id) {
+            Some(promotion) if promotion.request.is_after_recovery() => forgotten_owners(&tenant, context.time),
+            Some(_) | None => Vec::new(),
+        };
         item.home = tenant.home;
         item.continues = tenant.on_lease_loss != LeaseLoss::Stop;
         match ownership::promote(&mut tenant, &plan) {
@@ -151,6 +168,11 @@ impl Directory {
                 self.put_promotion_item(context, id, number, item);
                 return;
             }
+        }
+        if let Some(promoting) = tenant.promoting.as_deref_mut().filter(|_| !forgotten.is_empty()) {
+            // Those of an earlier recovery are among them.
+            let known = promoting.replaced.iter().filter(|known| !known.is_forgotten()).copied();
+            promoting.replaced = known.chain(forgotten).collect();
         }
         if let Some((_, before)) = replaced {
             self.end_promotion_item(context, before, number, PromotionState::Replaced { by: id });

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const ACME: TenantNumber = TenantNumber::new(1);
+pub(super) const ACME: TenantNumber = TenantNumber::new(1);
 
 /// A cluster at feature level 3. Groups 1 and 2 are in us-east, 3 and 4 in eu-west, 5 and 6 in ap-south.
 fn cluster() -> World {
@@ -27,7 +27,7 @@ fn cluster() -> World {
 }
 
 /// A cluster in which the tenant acme has its home in eu-west, group 3, and is followed by groups 1 and 5.
-fn cluster_with_tenant() -> World {
+pub(super) fn cluster_with_tenant() -> World {
     let mut world = cluster();
     world.apply(create(new("acme", "eu-west"))).unwrap();
     world
@@ -46,16 +46,16 @@ fn of(selection: PromotionSelection) -> PromotionRequest {
     }
 }
 
-fn region(name: &str) -> PromotionRequest {
+pub(super) fn region(name: &str) -> PromotionRequest {
     of(PromotionSelection::Region(name.parse().unwrap()))
 }
 
-fn named(name: &str) -> PromotionRequest {
+pub(super) fn named(name: &str) -> PromotionRequest {
     of(PromotionSelection::Tenants(vec![name.parse().unwrap()]))
 }
 
 #[track_caller]
-fn begin(world: &mut World, request: PromotionRequest) -> u64 {
+pub(super) fn begin(world: &mut World, request: PromotionRequest) -> u64 {
     match world.apply(Command::BeginPromotion(by(), request)) {
         Ok(DirectoryOutcome::Operation(id)) => id,
         other => panic!("{other:?}"),
@@ -71,22 +71,22 @@ fn advance(world: &mut World, operation: u64, action: PromotionAdvance) {
     world.apply(Command::AdvancePromotion { operation, action }).unwrap();
 }
 
-fn wait_over(world: &mut World, operation: u64) {
+pub(super) fn wait_over(world: &mut World, operation: u64) {
     let fence = world.directory.operations().promotion(operation).unwrap().fence;
     advance(world, operation, PromotionAdvance::WaitOver { fence });
 }
 
-fn silent(world: &mut World, operation: u64, groups: &[u32]) {
+pub(super) fn silent(world: &mut World, operation: u64, groups: &[u32]) {
     let groups = groups.iter().copied().map(GroupId::new).collect();
     advance(world, operation, PromotionAdvance::Silent(groups));
 }
 
-fn report(world: &mut World, group: u32, report: GroupReport) {
+pub(super) fn report(world: &mut World, group: u32, report: GroupReport) {
     let command = Command::Report(GroupId::new(group), Incarnation::FIRST, vec![report]);
     world.apply(command).unwrap();
 }
 
-fn freeze_report(world: &World, group: u32, last: &str) -> FreezeReport {
+pub(super) fn freeze_report(world: &World, group: u32, last: &str) -> FreezeReport {
     let tenant = world.tenant("acme");
     let promotion = tenant.promoting.as_deref().unwrap();
     FreezeReport {
@@ -108,7 +108,7 @@ fn freeze_report(world: &World, group: u32, last: &str) -> FreezeReport {
 }
 
 /// A group reports that it is frozen and holds the history up to a revision.
-fn frozen(world: &mut World, group: u32, last: &str) {
+pub(super) fn frozen(world: &mut World, group: u32, last: &str) {
     let frozen = GroupReport::Frozen {
         tenant: ACME,
         report: freeze_report(world, group, last),
@@ -118,7 +118,7 @@ fn frozen(world: &mut World, group: u32, last: &str) {
 }
 
 /// The new home reports that it owns the tenant.
-fn activated(world: &mut World) {
+pub(super) fn activated(world: &mut World) {
     let tenant = world.tenant("acme");
     let activated = GroupReport::Activated {
         tenant: ACME,
@@ -129,17 +129,17 @@ fn activated(world: &mut World) {
     report(world, home, activated);
 }
 
-fn phase(world: &World) -> Option<PromotionPhase> {
+pub(super) fn phase(world: &World) -> Option<PromotionPhase> {
     let promotion = world.tenant("acme").promoting.as_deref();
     promotion.map(|promotion| promotion.phase)
 }
 
-fn item(world: &World, operation: u64) -> PromotionItem {
+pub(super) fn item(world: &World, operation: u64) -> PromotionItem {
     let operations = world.directory.operations();
     operations.promotions().get(operation, ACME).unwrap().clone()
 }
 
-fn end(world: &World, operation: u64) -> Option<OperationResult> {
+pub(super) fn end(world: &World, operation: u64) -> Option<OperationResult> {
     let operation = world.directory.operations().get(operation).unwrap();
     operation.end.as_ref().map(|end| end.result.clone())
 }
@@ -152,7 +152,7 @@ fn due(needs: &PromotionNeeds) -> Vec<u32> {
     needs.due.keys().map(|group| group.get()).collect()
 }
 
-fn move_to(world: &mut World, group: u32) -> u64 {
+pub(super) fn move_to(world: &mut World, group: u32) -> u64 {
     let request = MoveRequest {
         name: "acme".parse().unwrap(),
         etag: None,

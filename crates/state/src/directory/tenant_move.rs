@@ -112,6 +112,25 @@ impl MoveRequest {
 }
 
 impl TenantMove {
+    /// Returns the move that stands for one which a recovered directory may have forgotten: its number is zero.
+    pub(super) fn forgotten(to: GroupId, epoch: Epoch, time: u64) -> Self {
+        Self {
+            operation: OperationId(0),
+            to,
+            epoch,
+            state: MoveState::Moving,
+            source: SourceAfterMove::Policy,
+            joined: false,
+            heir_ready: false,
+            started: time,
+        }
+    }
+
+    /// Tells whether it stands for one that a recovered directory may have forgotten.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.operation == OperationId(0)
+    }
+
     pub(super) fn encode(&self, w: &mut Writer) {
         w.varint(self.operation.0).varint(u64::from(self.to.get()));
         w.varint(u64::from(self.epoch.get()));

@@ -74,6 +74,13 @@ impl TenantPromotion {
         self.reported.contains(&group)
     }
 
+    /// Returns the groups that may own the tenant without the directory's knowledge, because it was recovered from a lost
+    /// majority.
+    pub(super) fn forgotten_owners(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let forgotten = self.replaced.iter().filter(|replaced| replaced.is_forgotten());
+        forgotten.map(|replaced| replaced.to)
+    }
+
     pub(super) fn encode(&self, w: &mut Writer) {
         w.varint(self.operation.0).varint(self.of);
         w.varint(u64::from(self.epoch.get()));
