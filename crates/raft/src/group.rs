@@ -72,6 +72,12 @@ impl Group {
         self.member.sender.incarnation
     }
 
+    /// Returns a watch of a later incarnation of the group, in which another node has said that it is: this replica was
+    /// left out of a recovery from a lost majority.
+    pub fn later_incarnation(&self) -> watch::Receiver<Option<Incarnation>> {
+        self.member.later.subscribe()
+    }
+
     /// Obtains a read index: waits until every entry committed before this call is applied here, so that the machine
     /// may be read linearizably. Returns the index.
     ///

@@ -94,6 +94,24 @@ impl StateMachine {
     }
 }
 
+/// Converts an entry of the log to what a machine applies.
+pub(crate) fn committed_entry(entry: Entry) -> CommittedEntry {
+    let log_id = entry.log_id;
+    let payload = match entry.payload {
+        Payload::Blank => machine::Payload::Blank,
+        Payload::Normal(commands) => machine::Payload::Commands(commands.0),
+        Payload::Membership(membership) => {
+            let stored = StoredMembership::new(Some(log_id), membership);
+            machine::Payload::Membership(membership_record(&stored))
+        }
+    };
+    CommittedEntry {
+        index: external_index(log_id.index),
+        log_id: log_id_record(Some(&log_id)),
+        payload,
+    }
+}
+
 /// Batch of entries to apply.
 #[derive(Default)]
 struct ApplyBatch {
@@ -106,25 +124,12 @@ struct ApplyBatch {
 
 impl ApplyBatch {
     fn push(&mut self, entry: Entry, responder: Option<ApplyResponder>) {
-        let log_id = entry.log_id;
-        let index = external_index(log_id.index);
-        let payload = match entry.payload {
-            Payload::Blank => machine::Payload::Blank,
-            Payload::Normal(commands) => {
-                self.bytes += commands.0.len();
-                self.awaited.extend(responder.is_some().then_some(index));
-                machine::Payload::Commands(commands.0)
-            }
-            Payload::Membership(membership) => {
-                let stored = StoredMembership::new(Some(log_id), membership);
-                machine::Payload::Membership(membership_record(&stored))
-            }
-        };
-        self.entries.push(CommittedEntry {
-            index,
-            log_id: log_id_record(Some(&log_id)),
-            payload,
-        });
+        let entry = committed_entry(entry);
+        if let machine::Payload::Commands(commands) = &entry.payload {
+            self.bytes += commands.len();
+            self.awaited.extend(responder.is_some().then_some(entry.index));
+        }
+        self.entries.push(entry);
         self.responders.extend(responder);
     }
 

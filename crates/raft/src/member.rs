@@ -11,7 +11,7 @@ use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use stead_store::log::GroupLog;
 use stead_store::machine::Machine;
-use stead_types::NodeId;
+use stead_types::{Incarnation, NodeId};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -57,6 +57,8 @@ pub(crate) struct Member {
     /// Set for one lease after a restart: the node neither votes nor stands for election meanwhile.
     pub(crate) is_held_back: AtomicBool,
     pub(crate) bootstrap: Arc<GroupBootstrap>,
+    /// Later incarnation of the group that another node has named.
+    pub(crate) later: watch::Sender<Option<Incarnation>>,
     /// The initial voters of the group.
     pub(crate) voters: BTreeSet<NodeId>,
 }

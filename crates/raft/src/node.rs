@@ -228,6 +228,7 @@ impl Node {
             transfers: parts.transfers.clone(),
             bootstrap: bootstrap.clone(),
             clock: parts.clock.clone(),
+            later: parts.later.clone(),
         };
         let id = self.config.node.get();
         let raft = Raft::build(id, raft_config, network.clone(), log, parts.machine.clone()).await?;
@@ -298,6 +299,7 @@ impl Node {
             // The caller sets it before the member can be found.
             is_held_back: AtomicBool::new(true),
             bootstrap,
+            later: parts.later,
             voters: config.voters.iter().copied().collect(),
         });
         let tasks = &member.tasks;
@@ -334,6 +336,7 @@ struct GroupParts {
     log_size: Arc<LogSize>,
     transfers: Arc<SnapshotTransfers>,
     clock: Arc<GroupClock>,
+    later: watch::Sender<Option<Incarnation>>,
 }
 
 impl GroupParts {
@@ -348,6 +351,7 @@ impl GroupParts {
         let clock = Arc::new(GroupClock::new(node.config.clocks.clone(), clock_config, found_ms));
         Ok(Self {
             clock: clock.clone(),
+            later: watch::Sender::new(None),
             sender: Sender {
                 group: config.group,
                 incarnation: config.incarnation,

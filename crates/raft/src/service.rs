@@ -43,10 +43,7 @@ fn member(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, S
         .member(group)
         .ok_or_else(|| Status::not_found(format!("this node is not a member of group {group}")))?;
     if member.sender.incarnation.0 != envelope.incarnation {
-        return Err(Status::failed_precondition(format!(
-            "group {group} is in incarnation {}, not {}",
-            member.sender.incarnation.0, envelope.incarnation
-        )));
+        return Err(wire::other_incarnation(&member.sender, envelope.incarnation));
     }
     Ok(member)
 }

@@ -12,6 +12,7 @@ use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_state::codec::{Malformed, Reader, Writer};
 use stead_store::machine::CHUNK_LEN_MAX;
 use stead_types::{GroupId, Incarnation, NodeId};
+use tonic::Status;
 
 use crate::encoding::{
     entry_record, get_log_id, get_vote, membership_record, put_log_id, put_vote, read_entry_record,
@@ -109,6 +110,26 @@ impl Sender {
             body,
         }
     }
+}
+
+/// Metadata of a refusal: the incarnation of the group in which the refusing node is.
+const INCARNATION: &str = "x-stead-incarnation";
+
+/// Returns the refusal of a message of another incarnation of a group than the own one.
+pub(crate) fn other_incarnation(own: &Sender, theirs: u32) -> Status {
+    let mut refusal = Status::failed_precondition(format!(
+        "group {} is in incarnation {}, not {theirs}",
+        own.group, own.incarnation.0
+    ));
+    refusal.metadata_mut().insert(INCARNATION, own.incarnation.0.into());
+    refusal
+}
+
+/// Returns the incarnation that a refusal names, if it is later than the own one.
+pub(crate) fn later_incarnation(own: &Sender, refusal: &Status) -> Option<Incarnation> {
+    let named = refusal.metadata().get(INCARNATION)?.to_str().ok()?;
+    let named = Incarnation(named.parse().ok()?);
+    (named > own.incarnation).then_some(named)
 }
 
 /// Returns the kind of an envelope's body, if this node can decode it.

@@ -58,6 +58,15 @@ impl DirectoryViewRows {
         self.0.write(&mut table.freeze().changes())?;
         Ok(())
     }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    ///
+    /// The engine fails.
+    pub fn checkpoint(&self) -> io::Result<()> {
+        self.0.checkpoint()
+    }
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::Peer;
+use super::{Network, Peer};
 use crate::clock::{GroupClock, PeerClockSample};
-use crate::peer_channels::{ChannelClass, PeerChannels, unreachable};
+use crate::peer_channels::{ChannelClass, unreachable};
 use crate::types::{AppendError, AppendRequest, AppendResult, RpcError, TypeConfig};
 use crate::wire::{self, MessageKind, Sender};
 
@@ -94,11 +94,9 @@ impl Peer {
         }
         let opened = timeout(STALL_MAX, client.append(ReceiverStream::new(requests))).await;
         let opened = opened.map_err(|_| unreachable(format!("{} did not open a stream", self.to)))?;
-        let answers = opened
-            .map_err(|status| self.network.peers.failed(&status))?
-            .into_inner();
+        let answers = opened.map_err(|status| self.network.failed(&status))?.into_inner();
         let append_stream = OutgoingAppendStream {
-            peers: self.network.peers.clone(),
+            network: self.network.clone(),
             input,
             outbox: Some(outbox),
             answers,
@@ -119,7 +117,7 @@ impl Peer {
 
 /// Open append stream. Dropping it ends both directions.
 struct OutgoingAppendStream<S> {
-    peers: Arc<PeerChannels>,
+    network: Network,
     input: S,
     /// Closed after the last request.
     outbox: Option<mpsc::Sender<RaftEnvelope>>,
@@ -132,7 +130,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> OutgoingAppendStream<S> {
     async fn next(&mut self) -> Result<Option<AppendResult>, RpcError> {
         loop {
             let Self {
-                peers,
+                network,
                 input,
                 outbox,
                 answers,
@@ -141,7 +139,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> OutgoingAppendStream<S> {
             let is_over = tokio::select! {
                 biased;
                 answer = answers.message() => {
-                    let answer = answer.map_err(|status| peers.failed(&status))?;
+                    let answer = answer.map_err(|status| network.failed(&status))?;
                     return answer.map(|answer| progress.answer(answer)).transpose();
                 }
                 passed = next_request(input, outbox.as_ref()) => match passed {

@@ -40,7 +40,7 @@ impl Peer {
         let request = self.network.sender.envelope(kind, 0, body);
         let called = timeout(option.soft_ttl(), client.control(request)).await;
         let called = called.map_err(|_| unreachable(format!("{} did not respond in time", self.to)))?;
-        let answer = called.map_err(|status| self.network.peers.failed(&status))?;
+        let answer = called.map_err(|status| self.network.failed(&status))?;
         Ok(answer.into_inner())
     }
 

@@ -16,15 +16,17 @@ mod snapshot;
 use std::sync::Arc;
 
 use openraft::network::{Backoff, NetBackoff, RaftNetworkFactory};
-use stead_types::NodeId;
+use stead_types::{Incarnation, NodeId};
+use tokio::sync::watch;
+use tonic::Status;
 
 use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
 use crate::group_bootstrap::GroupBootstrap;
 use crate::peer_channels::PeerChannels;
 use crate::snapshot_transfers::SnapshotTransfers;
-use crate::types::TypeConfig;
-use crate::wire::Sender;
+use crate::types::{RpcError, TypeConfig};
+use crate::wire::{self, Sender};
 
 /// Factory of the network clients of one group.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub(crate) struct Network {
     pub(crate) transfers: Arc<SnapshotTransfers>,
     pub(crate) bootstrap: Arc<GroupBootstrap>,
     pub(crate) clock: Arc<GroupClock>,
+    /// Later incarnation of the group that another node has named.
+    pub(crate) later: watch::Sender<Option<Incarnation>>,
 }
 
 /// Network client for one peer of one group.
@@ -47,6 +51,14 @@ pub(crate) struct Peer {
 }
 
 impl Network {
+    /// Returns the error of a call or stream that ended with a status, and takes note of a later incarnation.
+    fn failed(&self, status: &Status) -> RpcError {
+        if let Some(later) = wire::later_incarnation(&self.sender, status) {
+            self.later.send_if_modified(|known| known.replace(later) != Some(later));
+        }
+        self.peers.failed(status)
+    }
+
     fn peer(&self, target: u64, is_heartbeat: bool) -> Peer {
         Peer {
             network: self.clone(),

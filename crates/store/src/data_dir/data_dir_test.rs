@@ -200,3 +200,16 @@ fn malformed_rebuild_mark_is_refused() {
         assert!(matches!(target, Err(DataDirError::MalformedMark(_))), "{text:?}");
     }
 }
+
+#[test]
+fn recovery_mark_lasts_until_recovery_ends() {
+    let dir = made();
+    let open = || DataDir::open(dir.path(), &identity()).unwrap();
+    assert_eq!(open().recovery().unwrap(), None);
+    open().begin_recovery(Incarnation(2)).unwrap();
+    assert_eq!(open().recovery().unwrap(), Some(Incarnation(2)));
+    open().end_recovery().unwrap();
+    assert_eq!(open().recovery().unwrap(), None);
+    fs::write(dir.path().join(RECOVERING), "second\n").unwrap();
+    assert!(matches!(open().recovery(), Err(DataDirError::MalformedRecovery(_))));
+}

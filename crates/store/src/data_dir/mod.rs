@@ -11,6 +11,7 @@
 //!   REBUILDING.new    the same, before the rows are set aside
 //!   REBUILT       its time is the end of the last rebuild
 //!   BALLAST       disk space for the time when there is none; belongs to the server
+//!   RECOVERING    exists while a recovery replaces the directory's rows and log; holds the new incarnation
 //! ```
 //!
 //! # Invariants
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stead_types::{GroupId, NodeId};
+use stead_types::{GroupId, Incarnation, NodeId};
 
 use crate::engine::Kind;
 
@@ -48,6 +49,7 @@ const CLEAN: &str = "CLEAN";
 const REBUILDING: &str = "REBUILDING";
 const REBUILDING_NEXT: &str = "REBUILDING.new";
 const REBUILT: &str = "REBUILT";
+const RECOVERING: &str = "RECOVERING";
 /// Prefix of the names of rows that were set aside; a number follows.
 const DAMAGED: &str = "rows.damaged-";
 /// Most directories of set-aside rows that are kept.
@@ -149,6 +151,11 @@ pub enum DataDirError {
          not trusted"
     )]
     MalformedMark(PathBuf),
+    /// The mark of a recovery cannot be parsed.
+    #[error(
+        "{0} does not name the incarnation of the recovery that was interrupted: write its number into it, 2 for the first one"
+    )]
+    MalformedRecovery(PathBuf),
     /// A file operation failed.
     #[error("cannot use {path}")]
     Io {
@@ -297,6 +304,37 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed.map_err(io_error(&mark))?,
         }
+        self.sync()
+    }
+
+    /// Records durably that a recovery begins to replace the directory's rows and log by a new incarnation.
+    pub fn begin_recovery(&self, incarnation: Incarnation) -> Result<(), DataDirError> {
+        let mark = self.path.join(RECOVERING);
+        let next = self.path.join("RECOVERING.new");
+        let written = File::create(&next).and_then(|mut file| {
+            writeln!(file, "{}", incarnation.0)?;
+            file.sync_all()
+        });
+        written.map_err(io_error(&next))?;
+        fs::rename(&next, &mark).map_err(io_error(&mark))?;
+        self.sync()
+    }
+
+    /// Returns the incarnation of a recovery that has begun and not ended.
+    pub fn recovery(&self) -> Result<Option<Incarnation>, DataDirError> {
+        let mark = self.path.join(RECOVERING);
+        let text = match fs::read_to_string(&mark) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(io_error(&mark))?,
+        };
+        let parsed = text.trim_end().parse().map(Incarnation);
+        parsed.map(Some).map_err(|_| DataDirError::MalformedRecovery(mark))
+    }
+
+    /// Records durably that the recovery has ended.
+    pub fn end_recovery(&self) -> Result<(), DataDirError> {
+        let mark = self.path.join(RECOVERING);
+        fs::remove_file(&mark).map_err(io_error(&mark))?;
         self.sync()
     }
 

@@ -239,3 +239,53 @@ fn truncated_directory_snapshot_changes_nothing() {
     assert!(target.install(broken).is_err());
     assert!(target.read(Directory::clone).unwrap() == before);
 }
+
+#[test]
+fn new_incarnation_replaces_replica_durably_and_resets_views() {
+    let disk = Disk::default();
+    let machine = opened(&disk);
+    let nodes = [1, 2].map(stead_types::NodeId::new).to_vec();
+    let raise = Command::RaiseFeatureLevel(
+        AuditContext::default(),
+        stead_state::directory::FEATURE_LEVEL_MAX,
+        nodes,
+    );
+    let (mut known, unapplied) = (log(), committed(10, &[raise]));
+    known.extend([unapplied, committed(11, &[create("last")])]);
+    let tail = known.split_off(6);
+    machine.apply(known).unwrap();
+    let mut view = DirectoryView::default();
+    follow(&machine, &mut view, 100);
+
+    let ahead = machine.after(tail).unwrap();
+    assert!(!has(&machine, "last"), "the replica stays as it is");
+    assert_eq!((ahead.directory.view().version().index, ahead.time), (11, 11));
+    let gap = machine.after(vec![committed(9, &[])]).unwrap_err();
+    assert!(gap.source.to_string().contains("out of order"), "{gap:?}");
+    let request = stead_state::directory::RecoveryRequest {
+        founder: ahead.directory.voters()[0],
+        lease_ttl_ms: 0,
+        by: AuditContext::default(),
+    };
+    let recovered = ahead.directory.recover(ahead.time, &request).unwrap();
+    let begins = DirectoryAt {
+        directory: recovered.directory,
+        time: ahead.time,
+    };
+    machine.begin_incarnation(begins.clone()).unwrap();
+    disk.power_loss(0);
+    let machine = opened(&disk);
+    assert!(machine.read(|directory| *directory == begins.directory).unwrap());
+    let applied = AppliedState {
+        time: 11,
+        ..AppliedState::default()
+    };
+    assert_eq!((machine.applied(), machine.durable()), (applied.clone(), applied));
+    assert!(has(&machine, "last"));
+    machine.apply(vec![committed(1, &[create("newest")])]).unwrap();
+    assert!(
+        follow(&machine, &mut view, 100).is_snapshot,
+        "a view of another incarnation is loaded anew"
+    );
+    assert!(view == *machine.read(|directory| directory.view().clone()).as_ref().unwrap());
+}

@@ -55,6 +55,15 @@ pub struct DirectoryChanges {
     pub version: DirectoryVersion,
 }
 
+/// Directory at one logged time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryAt {
+    /// The directory.
+    pub directory: Directory,
+    /// The logged time, in milliseconds since 1970.
+    pub time: u64,
+}
+
 impl DirectoryMachine {
     /// Opens the replica whose rows are in an engine; an empty one if there are none.
     pub fn open(engine: Arc<dyn Engine>, background: Arc<Background>) -> Result<Self, MachineError> {
@@ -121,6 +130,59 @@ impl DirectoryMachine {
         })
     }
 
+    /// Returns the directory as it is after further entries; the replica stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DirectoryMachine::read`], and for an entry that is out of order or cannot be decoded.
+    pub fn after(&self, entries: Vec<CommittedEntry>) -> Result<DirectoryAt, MachineError> {
+        let inner = self.rows.read()?;
+        let mut applied = inner.applied.clone();
+        let mut directory = inner.state.directory.clone();
+        for entry in entries {
+            applied.check_next(entry.index)?;
+            applied.index = entry.index;
+            let (time, commands) = match entry.payload {
+                Payload::Blank | Payload::Membership(_) => (0, None),
+                Payload::Commands(commands) => {
+                    let (time, commands) = decode(entry.index, commands)?;
+                    (time, Some(commands))
+                }
+            };
+            applied.time = applied.time.max(time);
+            // An entry without commands only records the logged time.
+            if commands.as_ref().is_none_or(|commands| !commands.is_empty()) {
+                directory.reach(entry.index);
+            }
+            for command in commands.into_iter().flatten() {
+                directory.apply(time, command);
+            }
+        }
+        Ok(DirectoryAt {
+            directory,
+            time: applied.time,
+        })
+    }
+
+    /// Replaces the replica by a new incarnation of the directory, before the first entry of its log, and returns when
+    /// that is durable.
+    ///
+    /// # Errors
+    ///
+    /// The rows cannot be read or written.
+    pub fn begin_incarnation(&self, begins: DirectoryAt) -> Result<(), MachineError> {
+        let applied = AppliedState {
+            time: begins.time,
+            ..AppliedState::default()
+        };
+        let mut inner = self.rows.change()?;
+        let replaced = replace(&mut inner, begins.directory, applied);
+        replaced.map_err(failed("beginning an incarnation of the directory"))?;
+        inner.commit();
+        self.announce()?;
+        self.rows.checkpoint()
+    }
+
     /// Notifies watchers of the applied version, if it has changed.
     fn announce(&self) -> Result<(), IncompleteChange> {
         let reached = self.read(|directory| directory.view().version())?;
@@ -144,11 +206,7 @@ fn apply(inner: &mut Inner<State>, committed: CommittedEntry) -> Result<Vec<Dire
             inner.applied.membership = membership;
         }
         Payload::Commands(commands) => {
-            let unreadable = "decoding an entry of the directory";
-            let entry = Entry::parse(commands).map_err(failed(unreadable))?;
-            let time = entry.time;
-            let commands = entry.decode(committed.index, Command::decode);
-            let commands = commands.map_err(failed(unreadable))?;
+            let (time, commands) = decode(committed.index, commands)?;
             // An entry without commands only records the logged time: no view has to follow.
             if !commands.is_empty() {
                 directory.reach(committed.index);
@@ -167,6 +225,15 @@ fn apply(inner: &mut Inner<State>, committed: CommittedEntry) -> Result<Vec<Dire
     inner.applied.index = committed.index;
     inner.applied.log_id = committed.log_id;
     Ok(answers)
+}
+
+/// Decodes the logged time and the commands of an entry.
+fn decode(index: u64, entry: Bytes) -> Result<(u64, Vec<Command>), MachineError> {
+    let unreadable = "decoding an entry of the directory";
+    let entry = Entry::parse(entry).map_err(failed(unreadable))?;
+    let time = entry.time;
+    let commands = entry.decode(index, Command::decode).map_err(failed(unreadable))?;
+    Ok((time, commands))
 }
 
 /// Replaces every row, the state and the applied state.

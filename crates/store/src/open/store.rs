@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use stead_types::GroupId;
+use stead_types::{GroupId, Incarnation};
 
 use super::{
     error::Error,
@@ -86,6 +86,15 @@ impl Store {
     /// When a file operation fails.
     pub fn rebuild_target(&self) -> Result<Option<(GroupId, u64)>, Error> {
         Ok(self.dir.as_ref().map_or(Ok(None), DataDir::rebuild_target)?)
+    }
+
+    /// Returns the incarnation of a recovery of the directory that has begun and not ended.
+    ///
+    /// # Errors
+    ///
+    /// When a file operation fails.
+    pub fn recovery(&self) -> Result<Option<Incarnation>, Error> {
+        Ok(self.dir.as_ref().map_or(Ok(None), DataDir::recovery)?)
     }
 
     /// Returns a function that returns the time since the last rebuild ended; `None` if there was none.
