@@ -28,6 +28,7 @@ mod process_metrics;
 mod promotion_metrics;
 mod promotion_upkeep;
 mod readiness_metrics;
+pub mod recovery;
 mod remote_metrics;
 pub mod resources;
 mod response;

@@ -7,8 +7,10 @@ use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
 };
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
-use stead_store::{Disk, Store, health::NodeFailure, shard::ShardMachine};
-use stead_types::NodeId;
+use stead_store::{
+    Disk, Store, background::Background, engine::Engine, group_rows::failed, health::NodeFailure, shard::ShardMachine,
+};
+use stead_types::{Incarnation, NodeId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -56,6 +58,13 @@ pub enum Error {
     /// A row could not be read at start.
     #[error("cannot read the storage")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A recovery of the directory has begun and not ended.
+    #[error(
+        "a recovery of the directory, as its incarnation {}, was interrupted on this node: finish it with \
+         `stead directory recover`, as it was given before",
+        .0.0
+    )]
+    RecoveryInterrupted(Incarnation),
     /// An address could not be bound.
     #[error("cannot listen on {address}, the node's {what} address: is another process using it?")]
     Bind {

@@ -15,12 +15,12 @@ use stead_store::{
     directory_view::DirectoryViewRows,
     engine::{Kind, is_damage},
     health::Health,
-    log::raft_engine,
+    log::{LogStore, raft_engine},
     machine::Machine,
     shard::ShardMachine,
 };
-use stead_types::{GroupId, NodeId};
-use tracing::warn;
+use stead_types::{GroupId, Incarnation, NodeId};
+use tracing::{info, warn};
 
 use crate::{
     config::ValidatedConfig,
@@ -41,7 +41,18 @@ pub(crate) fn open_storage(
     disk: Option<Disk>,
     health: &Health,
 ) -> Result<(Store, StoredState), Error> {
-    read_rows(config, open_store(config, disk, health)?)
+    let store = open_store(config, disk, health)?;
+    if let Some(incarnation) = store.recovery()? {
+        return Err(Error::RecoveryInterrupted(incarnation));
+    }
+    read_rows(config, store)
+}
+
+/// Opens the storage for a recovery of the directory, also if one was interrupted.
+pub(crate) fn open_for_recovery(config: &ValidatedConfig, health: &Health) -> Result<(Store, StoredState), Error> {
+    let store = open_store(config, None, health)?;
+    let stored = StoredState::open(config, &store)?;
+    Ok((store, stored))
 }
 
 fn read_rows(config: &ValidatedConfig, store: Store) -> Result<(Store, StoredState), Error> {
@@ -82,6 +93,7 @@ impl StoredState {
         let known: Vec<Group> = directory_view.read(|view| view.groups().cloned().collect());
         let known = if known.is_empty() { initial.groups() } else { known };
         let directory_voters = directory_voters(&known, &initial);
+        let incarnation = directory_incarnation(&known);
         let mine = known
             .into_iter()
             .filter(|group| group.region.is_some() && group.voters.contains(&config.node.id));
@@ -97,9 +109,18 @@ impl StoredState {
             };
             data.push((group, machine));
         }
-        let directory = match directory_group(config, &directory_voters) {
-            None => None,
+        let directory = match directory_group(config, &directory_voters, incarnation) {
+            None => {
+                forget_directory(&*store.log, incarnation);
+                None
+            }
             Some(group) => {
+                if incarnation > Incarnation::FIRST {
+                    info!(
+                        incarnation = incarnation.0,
+                        "the directory was recovered from a lost majority"
+                    );
+                }
                 let machine = DirectoryMachine::open(store.engine.clone(), store.background.clone());
                 let machine = machine.map_err(|error| Error::Unreadable(error.into()))?;
                 Some((group, Arc::new(machine)))
@@ -166,8 +187,27 @@ fn directory_voters(known: &[Group], initial: &InitialCluster) -> Vec<NodeId> {
     stored.voters.clone()
 }
 
+/// Returns the directory's incarnation, as it is stored.
+fn directory_incarnation(known: &[Group]) -> Incarnation {
+    let stored = known.iter().find(|group| group.number == GroupId::DIRECTORY);
+    stored.map_or(Incarnation::FIRST, |stored| stored.incarnation)
+}
+
+/// Erases the log of a voter that a recovery of the directory has left out: its records would keep the log's files for
+/// ever, and it never votes again.
+fn forget_directory(log: &dyn LogStore, incarnation: Incarnation) {
+    if incarnation > Incarnation::FIRST && log.groups().contains(&GroupId::DIRECTORY) {
+        info!(
+            incarnation = incarnation.0,
+            "the directory was recovered without this node, which votes there no more: its log of the directory is erased"
+        );
+        // A failure is the log's, which reports it.
+        log.erase(GroupId::DIRECTORY, Box::new(drop));
+    }
+}
+
 /// Returns the directory's group, if this node votes in it.
-fn directory_group(config: &ValidatedConfig, voters: &[NodeId]) -> Option<GroupConfig> {
+fn directory_group(config: &ValidatedConfig, voters: &[NodeId], incarnation: Incarnation) -> Option<GroupConfig> {
     if !voters.contains(&config.node.id) {
         return None;
     }
@@ -185,7 +225,7 @@ fn directory_group(config: &ValidatedConfig, voters: &[NodeId]) -> Option<GroupC
     };
     Some(GroupConfig {
         group: GroupId::DIRECTORY,
-        incarnation: stead_types::Incarnation::FIRST,
+        incarnation,
         voters: voters.to_vec(),
         timing,
     })

@@ -10,6 +10,7 @@ mod cancel;
 mod data;
 mod dev_json;
 mod directories;
+mod directory_recovery;
 mod directory_watchers;
 mod ended;
 mod failback;

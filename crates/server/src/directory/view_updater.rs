@@ -30,6 +30,9 @@ const OPEN_MAX: Duration = Duration::from_secs(3);
 /// Longest time for the view to reach a version that the directory's leader has shown; then another voter is followed.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
+/// Time for which voters of a later incarnation are followed before they are tried anew: a snapshot may be large.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
+
 /// The task that updates the directory view.
 pub(crate) struct ViewUpdater {
     directory: std::sync::Arc<DirectoryClient>,
@@ -44,6 +47,39 @@ struct DirectoryUpdate {
     reset: bool,
     changes: Vec<DirectoryChange>,
     reached: Option<DirectoryVersion>,
+}
+
+impl DirectoryUpdate {
+    /// Tells whether it leads to a version before an incarnation.
+    fn is_before(&self, incarnation: Incarnation) -> bool {
+        self.reached.is_some_and(|reached| reached.incarnation < incarnation)
+    }
+}
+
+/// Error of a node that a recovery of the directory has left out.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the directory was recovered, as its incarnation {}, without this node, which votes in incarnation {}: start the node \
+     again, it votes there no more and goes on with its groups",
+    .later.0, .own.0
+)]
+struct LeftOut {
+    own: Incarnation,
+    later: Incarnation,
+}
+
+/// Waits until another voter has named a later incarnation of the directory.
+async fn later_incarnation(local_voter: &LocalVoter) -> Incarnation {
+    let mut later = local_voter.group.later_incarnation();
+    loop {
+        let named = *later.borrow_and_update();
+        if let Some(named) = named {
+            return named;
+        }
+        if later.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Changes whose version is not complete yet.
@@ -75,15 +111,43 @@ impl ViewUpdater {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
         let directory = self.directory.clone();
         if let Some(local_voter) = directory.local_voter() {
-            tokio::select! {
+            let later = tokio::select! {
                 ended = self.follow_local_voter(local_voter) => return ended,
+                later = later_incarnation(local_voter) => later,
+                () = stop.cancelled() => return Ok(()),
+            };
+            return self.leave_directory(later, stop).await;
+        }
+        tokio::select! {
+            ended = self.follow_voters(Incarnation(0)) => ended,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// Loads the view of a later incarnation of the directory, durably, and stops the node: it votes in none of that one,
+    /// and what it still answered as a voter would be of another directory.
+    async fn leave_directory(&mut self, later: Incarnation, stop: CancellationToken) -> Result<(), BoxError> {
+        let own = self.directory_view.version().incarnation;
+        error!(
+            own = own.0,
+            later = later.0,
+            "the directory was recovered without this node: loading its view, then this node stops"
+        );
+        self.pending = PendingChanges::default();
+        let view = self.directory_view.clone();
+        let begins = DirectoryVersion {
+            incarnation: later,
+            index: 0,
+        };
+        loop {
+            tokio::select! {
+                ended = self.follow_voters(later) => return ended,
+                reached = view.wait_for(begins, LEAVE_MAX) => if reached { break },
                 () = stop.cancelled() => return Ok(()),
             }
         }
-        tokio::select! {
-            ended = self.follow_voters() => ended,
-            () = stop.cancelled() => Ok(()),
-        }
+        self.rows.checkpoint()?;
+        Err(Box::new(LeftOut { own, later }))
     }
 
     /// Updates the view from this node's own state machine.
@@ -110,7 +174,8 @@ impl ViewUpdater {
         }
     }
 
-    async fn follow_voters(&mut self) -> Result<(), BoxError> {
+    /// Follows voters of this incarnation or a later one, and of none before that of the view.
+    async fn follow_voters(&mut self, least: Incarnation) -> Result<(), BoxError> {
         let directory = self.directory.clone();
         loop {
             for (id, client) in directory.voters() {
@@ -127,6 +192,10 @@ impl ViewUpdater {
                 loop {
                     tokio::select! {
                         message = stream.next() => match message.map(|message| message.map(decode)) {
+                            Some(Ok(Ok(update))) if update.is_before(least.max(self.directory_view.version().incarnation)) => {
+                                warn!(voter = %id, "this voter was left out of a recovery of the directory, trying another one");
+                                break;
+                            }
                             Some(Ok(Ok(DirectoryUpdate { reset, changes, reached }))) => self.apply_changes(reset, changes, reached)?,
                             Some(Ok(Err(malformed))) => {
                                 self.report_unreadable(*id, &malformed);

@@ -2,6 +2,7 @@
 
 mod display;
 mod lookup;
+mod recover;
 mod watch;
 
 use clap::Subcommand;
@@ -12,6 +13,12 @@ use crate::{args::Target, exit::CommandError};
 pub(crate) enum Verb {
     /// Show the home of a tenant
     Lookup(lookup::Lookup),
+    /// Recover a directory whose majority is lost for good, from the disk of a voter that is left
+    ///
+    /// Give it on the machine of that voter, whose node is stopped. The voter becomes the only one of a new directory. All
+    /// tenants stop until their groups have told what they hold; changes of the directory that only the lost voters knew are
+    /// lost. It is refused while another voter answers. docs/runbook.md says when, and what comes after it.
+    Recover(recover::Recover),
     /// Show the homes of tenants, and each change, until Ctrl-C
     Watch(watch::Watch),
 }
@@ -20,6 +27,7 @@ impl Verb {
     pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
             Self::Lookup(verb) => verb.run(target).await,
+            Self::Recover(verb) => verb.run(target).await,
             Self::Watch(verb) => verb.run(target).await,
         }
     }
