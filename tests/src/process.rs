@@ -107,6 +107,7 @@ impl World {
             name: "eu-west".into(),
             jurisdiction: "EU".into(),
             nodes,
+            witness: false,
         };
         let plan = Plan {
             binary: binary().to_owned(),

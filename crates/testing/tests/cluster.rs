@@ -75,6 +75,7 @@ fn plan(below: &Path, base_port: u16) -> Plan {
         name: name.into(),
         jurisdiction: jurisdiction.into(),
         nodes: 2,
+        witness: false,
     };
     Plan {
         binary: binary(below),

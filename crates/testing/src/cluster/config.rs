@@ -36,9 +36,11 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
         engine,
     } in &layout.nodes
     {
+        let is_witness = plan.regions.iter().any(|known| known.witness && known.name == *region);
+        let witness = if is_witness { ", witness = true" } else { "" };
         line(format_args!(
             "  {{ name = \"{name}\", region = \"{region}\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\", \
-             engine = \"{engine}\" }},"
+             engine = \"{engine}\"{witness} }},"
         ));
     }
     line(format_args!("]\n\n[node]\nname = {}", quoted(&node.name)));

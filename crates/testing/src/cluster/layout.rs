@@ -51,6 +51,8 @@ pub struct Region {
     pub jurisdiction: String,
     /// Number of its nodes, at most ten.
     pub nodes: usize,
+    /// Whether its nodes are witnesses, which only vote in the directory.
+    pub witness: bool,
 }
 
 impl Region {
@@ -62,6 +64,7 @@ impl Region {
             name: name.to_owned(),
             jurisdiction: jurisdiction.chars().take(Jurisdiction::LEN_MAX).collect(),
             nodes,
+            witness: false,
         }
     }
 

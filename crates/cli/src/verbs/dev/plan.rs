@@ -16,6 +16,8 @@ const ROUND_TRIPS: [(&str, &str, u64); 3] = [
 /// One node of each three runs on sled, so that digests compare two engines.
 const ENGINES: [&str; 3] = ["fjall", "fjall", "sled"];
 const NODES: usize = 3;
+/// Name of the witness's region.
+const WITNESS: &str = "witness";
 
 /// Round trip as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,32 +57,112 @@ pub(super) fn region(text: &str) -> Result<Region, String> {
     Ok(region)
 }
 
-/// Returns the default regions, three nodes each.
-pub(super) fn regions() -> Vec<Region> {
-    let region = |(name, jurisdiction): (&str, &str)| Region {
-        name: name.into(),
-        jurisdiction: jurisdiction.into(),
-        nodes: NODES,
-    };
-    REGIONS.map(region).into()
+/// Regions as the command line names them: how many of the demo's, or one with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RegionChoice {
+    /// So many of the demo's.
+    Count(usize),
+    /// This one.
+    Named(Region),
 }
 
-/// Returns the plan of the cluster: the round trips between custom regions are zero unless the command line sets them.
-pub(super) fn plan(
-    data: &Path,
-    ports: Ports,
-    own: Option<&[Region]>,
-    changes: &[RoundTrip],
-) -> Result<Plan, CommandError> {
+impl std::str::FromStr for RegionChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(count) => Ok(Self::Count(count)),
+            Err(_) => region(text).map(Self::Named),
+        }
+    }
+}
+
+/// Regions of a cluster, and the round trips between them.
+#[derive(Clone, Debug)]
+pub(super) struct Regions {
+    regions: Vec<Region>,
+    round_trips: Vec<(String, String, Duration)>,
+}
+
+impl Default for Regions {
+    /// Returns the three of the demo.
+    fn default() -> Self {
+        Self {
+            regions: REGIONS.map(demo_region).into(),
+            round_trips: demo_round_trips(),
+        }
+    }
+}
+
+impl Regions {
+    /// Returns those that were chosen; the demo's if none was. `names` tells whether others than these may be named.
+    pub(super) fn chosen(choices: Option<&[RegionChoice]>, names: bool) -> Result<Self, CommandError> {
+        let usage = |why: &str| CommandError::new(Code::Usage, format!("--regions: {why}"));
+        let mut named = Vec::new();
+        for choice in choices.unwrap_or_default() {
+            match choice {
+                RegionChoice::Count(3) if choices.is_some_and(|all| all.len() == 1) => return Ok(Self::default()),
+                RegionChoice::Count(2) if choices.is_some_and(|all| all.len() == 1) => return Ok(Self::two()),
+                RegionChoice::Count(_) => {
+                    return Err(usage("2, with a witness, or 3 of the demo's; else name them all"));
+                }
+                RegionChoice::Named(_) if !names => return Err(usage("other regions than the demo's need --json")),
+                RegionChoice::Named(region) => named.push(region.clone()),
+            }
+        }
+        match named.is_empty() {
+            true => Ok(Self::default()),
+            false => Ok(Self {
+                round_trips: next_door(&named),
+                regions: named,
+            }),
+        }
+    }
+
+    /// Returns the first two of the demo, and a witness, as far from both as they are from each other.
+    fn two() -> Self {
+        let [one, other, _] = REGIONS.map(demo_region);
+        let witness = Region {
+            witness: true,
+            ..Region::new(WITNESS, 1)
+        };
+        let of_two =
+            |(a, b, _): &(String, String, Duration)| [a, b].iter().all(|end| **end == one.name || **end == other.name);
+        let mut round_trips: Vec<_> = demo_round_trips().into_iter().filter(of_two).collect();
+        let between = round_trips
+            .first()
+            .map(|(_, _, round_trip)| *round_trip)
+            .unwrap_or_default();
+        round_trips.extend([&one, &other].map(|region| (region.name.clone(), WITNESS.to_owned(), between)));
+        Self {
+            regions: vec![one, other, witness],
+            round_trips,
+        }
+    }
+}
+
+/// Returns a region of the demo, with three nodes.
+fn demo_region((name, jurisdiction): (&str, &str)) -> Region {
+    Region {
+        jurisdiction: jurisdiction.into(),
+        ..Region::new(name, NODES)
+    }
+}
+
+fn demo_round_trips() -> Vec<(String, String, Duration)> {
+    ROUND_TRIPS
+        .map(|(a, b, millis)| (a.to_owned(), b.to_owned(), Duration::from_millis(millis)))
+        .into()
+}
+
+/// Returns the plan of the cluster: the round trips between named regions are zero unless the command line sets them.
+pub(super) fn plan(data: &Path, ports: Ports, of: Regions, changes: &[RoundTrip]) -> Result<Plan, CommandError> {
     let binary = std::env::current_exe()
         .map_err(|error| CommandError::new(Code::Failed, format!("this program's own path is not known: {error}")))?;
-    let regions = own.map_or_else(regions, <[Region]>::to_vec);
-    let mut round_trips = match own {
-        Some(regions) => next_door(regions),
-        None => ROUND_TRIPS
-            .map(|(a, b, millis)| (a.to_owned(), b.to_owned(), Duration::from_millis(millis)))
-            .into(),
-    };
+    let Regions {
+        regions,
+        mut round_trips,
+    } = of;
     for change in changes {
         set(&mut round_trips, change)?;
     }
@@ -123,7 +205,13 @@ mod tests {
 
     fn changed(own: Option<&[Region]>, texts: &[&str]) -> Result<Vec<u128>, CommandError> {
         let changes: Vec<RoundTrip> = texts.iter().map(|text| text.parse().unwrap()).collect();
-        let plan = plan(Path::new("x"), Ports::Any, own, &changes)?;
+        let own: Option<Vec<_>> = own.map(|own| own.iter().cloned().map(RegionChoice::Named).collect());
+        let plan = plan(
+            Path::new("x"),
+            Ports::Any,
+            Regions::chosen(own.as_deref(), true)?,
+            &changes,
+        )?;
         Ok(plan.round_trips.into_iter().map(|trip| trip.2.as_millis()).collect())
     }
 
@@ -138,6 +226,35 @@ mod tests {
             "{refused:?}"
         );
         assert!("fast".parse::<RoundTrip>().is_err());
+    }
+
+    #[test]
+    fn two_regions_have_witness_and_names_need_json() {
+        let chosen = |texts: &[&str], names| {
+            let choices: Vec<RegionChoice> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            Regions::chosen(Some(&choices), names)
+        };
+        let two = chosen(&["2"], false).unwrap();
+        let regions: Vec<_> = two
+            .regions
+            .iter()
+            .map(|region| (&region.name[..], region.nodes, region.witness))
+            .collect();
+        assert_eq!(
+            regions,
+            [("us-east", 3, false), ("eu-west", 3, false), ("witness", 1, true)]
+        );
+        let round_trips: Vec<u128> = two.round_trips.iter().map(|trip| trip.2.as_millis()).collect();
+        assert_eq!(round_trips, [80, 80, 80]);
+        assert_eq!(chosen(&["3"], false).unwrap().regions.len(), 3);
+        for (texts, words) in [
+            (&["4"][..], "2, with a witness, or 3"),
+            (&["2", "tokyo"], "name them all"),
+            (&["tokyo"], "need --json"),
+        ] {
+            let refused = chosen(texts, false).unwrap_err();
+            assert!(refused.text().contains(words), "{refused:?}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     check::{self, Step},
     contexts::{self, ContextFile},
     control, demo, json,
-    plan::{self, RoundTrip},
+    plan::{self, RegionChoice, Regions, RoundTrip},
     world::World,
 };
 use crate::{
@@ -63,14 +63,17 @@ pub(super) struct Up {
     /// when standard input does
     #[arg(long, conflicts_with_all = ["exit", "keep", "check"])]
     json: bool,
-    /// With --json: other regions than the three of the demo, such as us-east:1,eu-west:3
-    #[arg(long, requires = "json", value_delimiter = ',', value_parser = plan::region, value_name = "NAME[:NODES[:LAW]]")]
-    regions: Option<Vec<Region>>,
+    /// 2: two regions and a witness, without the demo; with --json also other regions than the three of the demo, such as
+    /// us-east:1,eu-west:3
+    #[arg(long, value_delimiter = ',', value_name = "2|NAME[:NODES[:LAW]]")]
+    regions: Option<Vec<RegionChoice>>,
 }
 
 /// What is told about the leases of `dev`.
 const LEASES_TEXT: &str =
     "leases last 15 s here, 60 s elsewhere: tenants of a region that cannot reach the directory for longer stop";
+/// Regions of the demo.
+const DEMO_REGIONS: usize = 3;
 const DATA: &str = "target/dev";
 const BASE_PORT: u16 = 7401;
 
@@ -86,7 +89,8 @@ impl Up {
         }
         let started = Instant::now();
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        let plan = plan::plan(&data, ports, None, &self.round_trips)?;
+        let regions = Regions::chosen(self.regions.as_deref(), false)?;
+        let plan = plan::plan(&data, ports, regions, &self.round_trips)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.
         let contexts = context::folder().map(|folder| contexts::write(&cluster, &folder));
@@ -114,13 +118,13 @@ impl Up {
 
     /// Data in a named folder is kept, on ports that stay; otherwise nothing is, and every run has its own.
     async fn run_json(self) -> Result<(), CommandError> {
-        let own = self.regions.as_deref();
+        let regions = Regions::chosen(self.regions.as_deref(), true)?;
         let Some(data) = &self.data else {
             let folder = TemporaryFolder::make()?;
             let plan = plan::plan(
                 folder.path(),
                 self.base_port.map_or(Ports::Any, Ports::From),
-                own,
+                regions,
                 &self.round_trips,
             )?;
             return json::run(plan, Some(folder)).await;
@@ -129,7 +133,7 @@ impl Up {
             Cluster::clear(data).map_err(failed)?;
         }
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        json::run(plan::plan(data, ports, own, &self.round_trips)?, None).await
+        json::run(plan::plan(data, ports, regions, &self.round_trips)?, None).await
     }
 
     async fn run_demo_or_check(
@@ -157,7 +161,13 @@ impl Up {
         if world.set_lease_ttl().await? {
             println!("{LEASES_TEXT}");
         }
-        let outcome = demo::run(world).await.map_err(CommandError::from);
+        let outcome = match world.data_regions().await {
+            DEMO_REGIONS => demo::run(world).await.map_err(CommandError::from),
+            _ => {
+                println!("the demo needs three regions: none is shown");
+                Ok(())
+            }
+        };
         if self.keep || (std::io::stdout().is_terminal() && !self.exit) {
             print_instructions(world, data, contexts).await;
             if let Err(failure) = outcome {
@@ -177,10 +187,12 @@ fn failed(error: cluster::Error) -> CommandError {
 /// Returns the first lines: the regions, and the round trips to those below.
 fn header(cluster: &Cluster, data: &Path) -> String {
     let regions = cluster.regions();
-    let nodes = cluster.nodes().len() / regions.len().max(1);
+    let (witnesses, others): (Vec<&Region>, Vec<&Region>) = regions.iter().partition(|region| region.witness);
+    let nodes = others.first().map_or(0, |region| region.nodes);
+    let witness = if witnesses.is_empty() { "" } else { " and a witness" };
     let mut text = format!(
-        "Stead dev · {} regions x {nodes} real nodes · fsync on · data in {}\n",
-        regions.len(),
+        "Stead dev · {} regions x {nodes} real nodes{witness} · fsync on · data in {}\n",
+        others.len(),
         data.display()
     );
     for (at, region) in regions.iter().enumerate() {

@@ -104,6 +104,12 @@ impl World {
         Ok(Client::connect(config).await?)
     }
 
+    /// Returns the number of regions that hold tenants.
+    pub(super) async fn data_regions(&self) -> usize {
+        let cluster = self.cluster.lock().await;
+        cluster.regions().iter().filter(|region| !region.witness).count()
+    }
+
     /// Returns the names of a region's other nodes, those on the second engine first.
     pub(super) fn others(&self, node: &str) -> Vec<String> {
         let region = self

@@ -7,6 +7,7 @@ mod contention;
 mod credits;
 mod descriptors;
 mod disk_full;
+mod directory_recover;
 mod drain;
 mod forks;
 mod frozen_node;
@@ -131,6 +132,8 @@ pub(super) enum Step {
     Promote,
     /// A region cut off and alive: its tenants get other homes, and no two regions ever acknowledge
     PromoteCutOff,
+    /// Both regions of a cluster of two lost in turn: with `--regions 2`
+    PromoteTwoRegions,
     /// A promotion of a region that answers moves its tenants instead, and loses nothing
     PromoteGraceful,
     /// All nodes of a region killed: a tenant whose policy says so gets another home by itself, one that is observed stays
@@ -153,20 +156,31 @@ pub(super) enum Step {
     RestartAll,
     /// Resource usage of nine idle nodes
     Idle,
+    /// The directory's majority lost for good, and recovered from the voter that is left; it has one voter from then on
+    DirectoryRecover,
+}
+
+impl Step {
+    /// Returns the number of regions that it needs.
+    fn regions(self) -> usize {
+        if self == Self::PromoteTwoRegions { 2 } else { 3 }
+    }
 }
 
 /// Runs steps, all if none is named.
 pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Result<(), CommandError> {
-    let steps = if steps.is_empty() {
-        Step::value_variants()
+    let regions = world.data_regions().await;
+    let steps: Vec<Step> = if steps.is_empty() {
+        let all = Step::value_variants().iter().copied();
+        all.filter(|step| step.regions() == regions).collect()
     } else {
-        steps
+        steps.to_vec()
     };
     let sync_probe = SyncProbe::start(data)?;
     let mut failed = 0;
-    for step in steps {
+    for step in &steps {
         sync_probe.p99().await;
-        let verdict = run_step(world, *step)
+        let verdict = run_step(world, *step, data)
             .await
             .unwrap_or_else(|error| Verdict::failed(&error));
         let value = step.to_possible_value();
@@ -186,7 +200,13 @@ pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Resul
     )
 }
 
-async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
+async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<Verdict> {
+    let regions = world.data_regions().await;
+    anyhow::ensure!(
+        step.regions() == regions,
+        "it needs {} regions, and this cluster has {regions}: `--regions` of dev says how many",
+        step.regions()
+    );
     if step != Step::Start {
         world.ready().await?;
         world.set_lease_ttl().await?;
@@ -232,6 +252,7 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::PauseResume => pause_resume::run(world).await,
         Step::Promote => promote::kill(world).await,
         Step::PromoteCutOff => promote::cut_off(world).await,
+        Step::PromoteTwoRegions => promote::two_regions(world).await,
         Step::PromoteGraceful => promote::graceful(world).await,
         Step::PromoteByPolicy => promote::by_policy(world).await,
         Step::Failback => promote::failback(world).await,
@@ -243,5 +264,6 @@ async fn run_step(world: &mut World, step: Step) -> anyhow::Result<Verdict> {
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,
+        Step::DirectoryRecover => directory_recover::run(world, data).await,
     }
 }

@@ -8,6 +8,7 @@ mod kill;
 mod readiness;
 mod rehearse;
 mod remote;
+mod two_regions;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use stead_types::{Epoch, RegionName};
 pub(super) use self::{
     by_policy::run as by_policy, cut_off::run as cut_off, failback::run as failback, graceful::run as graceful,
     kill::run as kill, readiness::run as readiness, rehearse::run as rehearse, remote::run as remote,
+    two_regions::run as two_regions,
 };
 use super::verdict::Verdict;
 use crate::verbs::dev::world::{LEASE_TTL, World, until};
@@ -59,6 +61,12 @@ struct Loads {
 impl Loads {
     /// Starts to write to a tenant that is made, with its home in [`HOME`].
     async fn start(world: &mut World, name: &str) -> anyhow::Result<(Self, Tenant)> {
+        let prefix = format!("promote/{}", world.run);
+        Self::start_below(world, name, &prefix).await
+    }
+
+    /// Starts to write keys with a prefix.
+    async fn start_below(world: &mut World, name: &str, prefix: &str) -> anyhow::Result<(Self, Tenant)> {
         let home = world.tenant(name, HOME, HOME).await?;
         let other = world.tenant(name, HOME, OTHER).await?;
         until("the tenant takes writes", async || {
@@ -67,7 +75,6 @@ impl Loads {
             Ok(true)
         })
         .await?;
-        let prefix = format!("promote/{}", world.run);
         let loads = Self {
             home: Load::start(home, format!("{prefix}/home"), HOME_WRITES),
             other: Load::start(other.clone(), format!("{prefix}/other"), OTHER_WRITES),
@@ -151,8 +158,13 @@ pub(super) async fn leases_are_short(world: &mut World, name: &str) -> anyhow::R
 
 /// Kills all nodes of the home region.
 pub(super) async fn kill_home(world: &World) -> anyhow::Result<()> {
+    kill_region(world, HOME).await
+}
+
+/// Kills all nodes of a region.
+async fn kill_region(world: &World, region: &str) -> anyhow::Result<()> {
     let mut cluster = world.cluster.lock().await;
-    for node in cluster.named(HOME)? {
+    for node in cluster.named(region)? {
         cluster.kill_node(&node).await?;
     }
     Ok(())
