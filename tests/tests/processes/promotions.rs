@@ -239,3 +239,60 @@ async fn second_operator_is_told_of_first_promotion_and_may_undo_it() {
     assert_eq!(decided.loss, stead_client::LossWindow::None, "{decided:?}");
     assert_eq!(acme.get("k").await.unwrap().item.unwrap().value.as_ref(), b"v");
 }
+
+/// A group whose majority is lost is not recovered: its tenants get other homes, while one of its voters is alive.
+#[tokio::test]
+async fn tenants_of_group_with_one_living_voter_of_three_are_promoted_elsewhere() {
+    let _lock = exclusive_lock();
+    let builder = Fixture::builder().binary(binary());
+    let regions = builder.region("us-east", 1).region("eu-west", 3).region("ap-south", 1);
+    let cluster = regions.start().await.unwrap();
+    let client = cluster.client("us-east").await.unwrap();
+    let admin = client.admin();
+    wait_for_promotions(&admin).await;
+    create(&admin, "acme", Followers::default()).await;
+    let acme = client.tenant("acme").unwrap();
+    acme.put("k", "v").await.unwrap();
+    wait_for_copies(&admin, "acme").await;
+    let home = admin.tenant("acme").await.unwrap().home_group;
+    // The voter that is left is the one that votes in the directory too.
+    cluster.kill("eu-west-2").await.unwrap();
+    cluster.kill("eu-west-3").await.unwrap();
+    let request = PromotionRequest::new(PromotionSelection::Group(home));
+    let deadline = Instant::now() + WAIT_MAX;
+    let (planned, _) = loop {
+        let (planned, outcome) = plan(&admin, request.clone()).await;
+        if planned.homes.iter().all(|home| !home.healthy) {
+            break (planned, outcome);
+        }
+        assert!(Instant::now() < deadline, "its leader steps down: {planned:?}");
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((planned.tenants, planned.tenants_blocked), (1, 0), "{planned:?}");
+    assert_eq!(
+        (planned.homes[0].voters, planned.homes[0].voters_answering),
+        (3, 1),
+        "{planned:?}"
+    );
+    let promotion = promote(&admin, request, 3 * WAIT_MAX).await.unwrap();
+    let decided = promotion.tenant("acme").unwrap();
+    assert_eq!(decided.state, PromotedState::Promoted, "{decided:?}");
+    assert_ne!(decided.to.as_ref().unwrap().region, "eu-west");
+    assert_eq!(acme.get("k").await.unwrap().item.unwrap().value.as_ref(), b"v");
+    let written = acme.put("k", "w").await.unwrap();
+    assert_eq!(written.header.revision.epoch().get(), decided.epoch);
+
+    // With its majority back the group follows.
+    cluster.start("eu-west-2").await.unwrap();
+    let far = cluster.client("eu-west").await.unwrap().tenant("acme").unwrap();
+    let local = stead_client::ReadOptions::at(stead_client::Consistency::Local);
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let read = far.get_with("k", &local).await.ok().and_then(|read| read.item);
+        if read.is_some_and(|item| item.value.as_ref() == b"w") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the old home follows");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
