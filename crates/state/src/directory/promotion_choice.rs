@@ -211,7 +211,8 @@ impl<'a> Consultation<'a> {
         if fit.is_empty() && self.allow_loss {
             fit = self.fit(true);
         }
-        fit.sort_by_key(|(_, report)| std::cmp::Reverse(report.revision));
+        // Of equal histories that of the last owner: a recovered directory may record another group as the home.
+        fit.sort_by_key(|(_, report)| std::cmp::Reverse((report.revision, owned_epoch(report))));
         let first = fit.first().copied();
         let Some(first) = first else {
             return Err(self.no_target());
@@ -379,6 +380,11 @@ impl Consultation<'_> {
         }
         text
     }
+}
+
+/// Returns the epoch that a group owned before it froze, if it owned one.
+fn owned_epoch(report: &FreezeReport) -> Option<Epoch> {
+    (report.previous == PreviousRole::Owner).then_some(report.followed)
 }
 
 /// Tells whether a frozen group still keeps all that another one lacks, on the same line of history.

@@ -168,15 +168,7 @@ pub(super) fn targets(view: &DirectoryView, request: &PromotionRequest, tenant: 
         answering.count()
     };
     let is_draining = |group: GroupId| view.region_of(group).is_some_and(super::Region::is_draining);
-    targets.sort_by_key(|group| {
-        let is_elsewhere = *group != tenant.home;
-        (
-            is_draining(*group),
-            is_elsewhere,
-            std::cmp::Reverse(answering(*group)),
-            *group,
-        )
-    });
+    targets.sort_by_key(|group| (is_draining(*group), std::cmp::Reverse(answering(*group)), *group));
     targets
 }
 

@@ -198,11 +198,11 @@ fn home_is_taken_from_group_that_owned_forgotten_epoch() {
     let (mut world, id) = recovered();
     wait_over(&mut world, id);
     frozen(&mut world, 3, "1.9");
-    frozen_in(&mut world, 1, 4, "4.12", PreviousRole::Owner);
-    frozen_in(&mut world, 5, 4, "4.11", PreviousRole::Follower);
+    frozen_in(&mut world, 1, 4, "4.12", PreviousRole::Follower);
+    frozen_in(&mut world, 5, 4, "4.12", PreviousRole::Owner);
     assert_eq!(end(&world, id), None);
     let tenant = world.tenant("acme");
-    assert_eq!(tenant.home, GroupId::new(1), "it has the longest history");
+    assert_eq!(tenant.home, GroupId::new(5), "of equal histories the last owner's");
     assert!(tenant.epoch > Epoch::new(4).unwrap());
     let status = |revision: &str| tenant.lineage.status_of(revision.parse().unwrap());
     assert_ne!(
