@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use stead_client::{
-    Admin, AtForkPoint, Client, Condition, Consistency, ErrorKind, Event, ForkClass, ForkEntry, ForkInfo, ForkName,
-    Item, NewTenant, PromotedState, PromotionRequest, PromotionSelection, ReadOptions, ReceiptStatus, Receipts,
-    ReplayOptions, ReplayOutcome, ReplayPage, Revision, ScanOptions, SessionToken, Tenant, WatchFrom, WatchMessage,
-    WatchOptions, Watcher, WriteOptions,
+    Admin, AtForkPoint, BulkMoveOptions, Client, Condition, Consistency, ErrorKind, Event, ForkClass, ForkEntry,
+    ForkInfo, ForkName, Item, NewTenant, OperationOutcome, PromotedState, PromotionRequest, PromotionSelection,
+    ReadOptions, ReceiptStatus, Receipts, ReplayOptions, ReplayOutcome, ReplayPage, Revision, ScanOptions,
+    SessionToken, Tenant, WatchFrom, WatchMessage, WatchOptions, Watcher, WriteOptions,
 };
 use stead_testing::{Fixture, promotions::promote};
 use stead_tests::process::{binary, exclusive_lock};
@@ -312,6 +312,7 @@ async fn tail_of_lost_home_is_told_shown_replayed_once_and_discarded() {
         [Clean, Conflict, Clean, Commutative, Commutative, Commutative, Clean]
     );
 
+    check_drain(&admin).await;
     check_replay(&cut, &home, &name).await;
     check_receipts(&cut, &fork).await;
     check_conflict_and_discard(&cut, &home, &name).await;
@@ -326,6 +327,37 @@ fn options() -> ReplayOptions {
 
 fn written(page: &ReplayPage) -> usize {
     count(page, ReplayOutcome::Written)
+}
+
+/// Checks that the region with the fork is drained with consent only.
+async fn check_drain(admin: &Admin) {
+    let drain = async |dry_run, keep_forks| {
+        let options = BulkMoveOptions {
+            dry_run,
+            keep_forks,
+            ..BulkMoveOptions::default()
+        };
+        admin.drain_region("eu-west", None, options).await
+    };
+    let refused = drain(false, false).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    for words in [
+        "holds forks, 1, of tenant acme",
+        "are lost if these are taken away",
+        "--keep-forks",
+    ] {
+        assert!(refused.message.contains(words), "{refused}");
+    }
+    let planned = drain(true, false).await.unwrap();
+    assert!(
+        matches!(&planned.outcome, Some(OperationOutcome::Failed(error)) if error.message == refused.message),
+        "{planned:?}"
+    );
+    let planned = drain(true, true).await.unwrap();
+    assert!(
+        !matches!(&planned.outcome, Some(OperationOutcome::Failed(error)) if error.message == refused.message),
+        "{planned:?}"
+    );
 }
 
 /// Checks what a dry run and two operators at once write, and that nothing is written twice.

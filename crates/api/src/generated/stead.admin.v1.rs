@@ -2145,6 +2145,10 @@ pub struct DrainRegionRequest {
     /// Check only. The response is done and has no name; its metadata has a `bulk_plan`.
     #[prost(bool, tag = "6")]
     pub validate_only: bool,
+    /// Consent that forks of the region stay on its nodes, where they are lost if the nodes are taken away. Without it a region
+    /// that holds forks is not drained.
+    #[prost(bool, tag = "7")]
+    pub keep_forks: bool,
 }
 impl ::prost::Name for DrainRegionRequest {
     const NAME: &'static str = "DrainRegionRequest";

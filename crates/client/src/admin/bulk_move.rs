@@ -31,6 +31,9 @@ pub struct BulkMoveOptions {
     pub reason: String,
     /// Whether to plan only; the operation has a plan then, and no name.
     pub dry_run: bool,
+    /// Of a drain: whether forks may stay on the region's nodes, where they are lost if the nodes are taken away. A region
+    /// that holds forks is not drained without.
+    pub keep_forks: bool,
 }
 
 /// Tenants that are moved, and where they go.

@@ -33,6 +33,7 @@ impl Admin {
             pace: Some(options.pace.message()),
             reason: options.reason,
             validate_only: options.dry_run,
+            keep_forks: options.keep_forks,
         };
         let call = async |channel, request| Service::new(channel).drain_region(request).await;
         let state = self.0.state();

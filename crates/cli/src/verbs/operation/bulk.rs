@@ -97,6 +97,7 @@ pub(in crate::verbs) async fn run(
         pace: args.pace.pace(),
         reason: args.reason.clone(),
         dry_run,
+        keep_forks: false,
     };
     let begun = async {
         let client = context::connect(target).await?;

@@ -19,6 +19,9 @@ pub(crate) struct Drain {
     /// What the region does afterwards; else it follows, so that the tenants can return without a copy
     #[arg(long, value_enum)]
     source: Option<SourceArg>,
+    /// Also if the region holds forks: they stay on its nodes, and are lost if these are taken away
+    #[arg(long)]
+    keep_forks: bool,
     #[command(flatten)]
     args: BulkArgs,
     /// Do not show the plan and ask
@@ -58,6 +61,10 @@ impl Drain {
             name: &self.name,
         };
         let begin = async |admin: &Admin, options: BulkMoveOptions| {
+            let options = BulkMoveOptions {
+                keep_forks: self.keep_forks,
+                ..options
+            };
             admin.drain_region(&self.name, self.to.as_deref(), options).await
         };
         let question = (!self.yes && !self.args.dry_run).then_some(question);

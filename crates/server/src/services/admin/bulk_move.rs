@@ -23,7 +23,7 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by,
+    PAGE_DEFAULT, PAGE_MAX, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by, drain_forks,
     operation::message, readiness, target_check, tenant_move, to_status,
 };
 use crate::host::Host;
@@ -294,8 +294,21 @@ impl bulk_move_service_server::BulkMoveService for BulkMoveService {
     ) -> Result<Response<longrunning::Operation>, Status> {
         let by = by(&request, &request.get_ref().reason);
         let begun = async {
-            let read = requests::drain(request.get_ref())?;
-            self.begin(by, read, request.get_ref().validate_only).await
+            let request = request.get_ref();
+            let read = requests::drain(request)?;
+            let refusal = match request.keep_forks {
+                true => None,
+                false => drain_forks::refusal(&self.0, &request.region).await,
+            };
+            match (refusal, request.validate_only) {
+                (Some(refusal), false) => Err(refusal),
+                (Some(refusal), true) => {
+                    let planned = self.begin(by, read, true).await?;
+                    let result = Some(operation::Result::Error(status::to_rpc_status(&refusal)));
+                    Ok(longrunning::Operation { result, ..planned })
+                }
+                (None, validate_only) => self.begin(by, read, validate_only).await,
+            }
         };
         respond(begun.await)
     }

@@ -6,6 +6,7 @@ mod bulk_move_figures;
 mod bulk_move_message;
 mod bulk_move_request;
 pub(crate) mod cluster;
+mod drain_forks;
 pub(crate) mod fork;
 mod fork_message;
 mod fork_reads;
