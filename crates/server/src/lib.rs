@@ -36,8 +36,8 @@ mod router;
 mod seed_metrics;
 mod services;
 mod storage;
-mod successor;
 mod storage_threads;
+mod successor;
 pub mod supervisor;
 #[cfg(test)]
 mod tenant_fixture;

@@ -7,9 +7,7 @@ use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
 };
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
-use stead_store::{
-    Disk, Store, background::Background, engine::Engine, group_rows::failed, health::NodeFailure, shard::ShardMachine,
-};
+use stead_store::{Disk, Store, health::NodeFailure, shard::ShardMachine};
 use stead_types::{Incarnation, NodeId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

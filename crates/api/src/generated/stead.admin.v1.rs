@@ -167,7 +167,8 @@ pub mod audit_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Lists records, the newest first. UNAVAILABLE from a node that does not vote in the directory: ask one that does.
+        /// Lists records, the newest first. Any node answers: one that does not vote in the directory asks a voter. UNAVAILABLE if
+        /// none answers.
         pub async fn list_audit_records(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAuditRecordsRequest>,
@@ -209,7 +210,8 @@ pub mod audit_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AuditServiceServer.
     #[async_trait]
     pub trait AuditService: std::marker::Send + std::marker::Sync + 'static {
-        /// Lists records, the newest first. UNAVAILABLE from a node that does not vote in the directory: ask one that does.
+        /// Lists records, the newest first. Any node answers: one that does not vote in the directory asks a voter. UNAVAILABLE if
+        /// none answers.
         async fn list_audit_records(
             &self,
             request: tonic::Request<super::ListAuditRecordsRequest>,
@@ -567,7 +569,7 @@ pub struct Tenant {
     /// Lease loss policy.
     #[prost(enumeration = "OnLeaseLoss", tag = "20")]
     pub on_lease_loss: i32,
-    /// What becomes of it when its home region is lost; absent: an operator is alerted.
+    /// Policy for the loss of its home region; absent: an operator is alerted.
     #[prost(message, optional, tag = "30")]
     pub on_region_loss: ::core::option::Option<RegionLossPolicy>,
 }
@@ -631,9 +633,10 @@ impl ::prost::Name for Tenant {
         "/stead.admin.v1.Tenant".into()
     }
 }
-/// What becomes of a tenant when its home region is lost.
+/// Policy for the loss of a tenant's home region.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegionLossPolicy {
+    /// Action when the home region is lost.
     #[prost(enumeration = "region_loss_policy::Action", tag = "1")]
     pub action: i32,
     /// Of OBSERVE and PROMOTE: time without a lease renewal of any node of the region, 10 s to 24 h.
@@ -646,6 +649,7 @@ pub struct RegionLossPolicy {
 }
 /// Nested message and enum types in `RegionLossPolicy`.
 pub mod region_loss_policy {
+    /// Action when the home region is lost.
     #[derive(
         Clone,
         Copy,
@@ -1278,6 +1282,169 @@ impl ::prost::Name for VerifiedCopy {
         "/stead.admin.v1.VerifiedCopy".into()
     }
 }
+/// Request of ListTenantLoads.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTenantLoadsRequest {
+    /// Name of the region whose nodes are asked; empty: all of them.
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// Most tenants to return, 1 to 1000; 0: 20.
+    #[prost(int32, tag = "2")]
+    pub limit: i32,
+    /// Order of the loads.
+    #[prost(enumeration = "list_tenant_loads_request::Order", tag = "3")]
+    pub order: i32,
+}
+/// Nested message and enum types in `ListTenantLoadsRequest`.
+pub mod list_tenant_loads_request {
+    /// Order of the loads, the largest first.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Order {
+        /// The same as TIME.
+        Unspecified = 0,
+        /// Time of operations at the nodes.
+        Time = 1,
+        /// Number of operations.
+        Operations = 2,
+        /// Bytes of requests and answers.
+        Bytes = 3,
+        /// Keys read and changed.
+        Rows = 4,
+    }
+    impl Order {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ORDER_UNSPECIFIED",
+                Self::Time => "ORDER_TIME",
+                Self::Operations => "ORDER_OPERATIONS",
+                Self::Bytes => "ORDER_BYTES",
+                Self::Rows => "ORDER_ROWS",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ORDER_UNSPECIFIED" => Some(Self::Unspecified),
+                "ORDER_TIME" => Some(Self::Time),
+                "ORDER_OPERATIONS" => Some(Self::Operations),
+                "ORDER_BYTES" => Some(Self::Bytes),
+                "ORDER_ROWS" => Some(Self::Rows),
+                _ => None,
+            }
+        }
+    }
+}
+impl ::prost::Name for ListTenantLoadsRequest {
+    const NAME: &'static str = "ListTenantLoadsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListTenantLoadsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListTenantLoadsRequest".into()
+    }
+}
+/// Response of ListTenantLoads.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTenantLoadsResponse {
+    /// Loads, in the requested order.
+    #[prost(message, repeated, tag = "1")]
+    pub loads: ::prost::alloc::vec::Vec<TenantLoad>,
+    /// Length of the window over which each node has counted.
+    #[prost(message, optional, tag = "2")]
+    pub window: ::core::option::Option<::prost_types::Duration>,
+    /// Numbers of the nodes that did not answer.
+    #[prost(uint64, repeated, tag = "3")]
+    pub silent_nodes: ::prost::alloc::vec::Vec<u64>,
+}
+impl ::prost::Name for ListTenantLoadsResponse {
+    const NAME: &'static str = "ListTenantLoadsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListTenantLoadsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListTenantLoadsResponse".into()
+    }
+}
+/// Load of a tenant, summed over the nodes that have answered its operations. What a node passes on counts where it is
+/// answered.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TenantLoad {
+    /// Name of the tenant.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Reads and scans a second.
+    #[prost(double, tag = "2")]
+    pub reads_per_second: f64,
+    /// Writes a second.
+    #[prost(double, tag = "3")]
+    pub writes_per_second: f64,
+    /// Bytes of requests and of the data in answers, a second.
+    #[prost(double, tag = "4")]
+    pub bytes_per_second: f64,
+    /// Keys read and changed a second.
+    #[prost(double, tag = "5")]
+    pub rows_per_second: f64,
+    /// Mean number of operations at the nodes at a time, waiting or worked on.
+    #[prost(double, tag = "6")]
+    pub in_flight: f64,
+    /// Mean time from the arrival of an operation to its answer.
+    #[prost(message, optional, tag = "7")]
+    pub mean_time: ::core::option::Option<::prost_types::Duration>,
+    /// Number of the node that has answered most of its operations.
+    #[prost(uint64, tag = "8")]
+    pub busiest_node: u64,
+    /// Hottest keys of operations on a single key, the hottest first, at most 3. Their counts may be too high, by less than a
+    /// sixteenth of the tenant's operations, and are never too low.
+    #[prost(message, repeated, tag = "9")]
+    pub hot_keys: ::prost::alloc::vec::Vec<HotKey>,
+}
+impl ::prost::Name for TenantLoad {
+    const NAME: &'static str = "TenantLoad";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.TenantLoad".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.TenantLoad".into()
+    }
+}
+/// Key on which many operations of a tenant act.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HotKey {
+    /// The key, cut after 256 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// Operations a second on it.
+    #[prost(double, tag = "2")]
+    pub operations_per_second: f64,
+}
+impl ::prost::Name for HotKey {
+    const NAME: &'static str = "HotKey";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.HotKey".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.HotKey".into()
+    }
+}
 /// Lease loss policy: what the home of a tenant does once its lease has run out, because its region cannot reach the
 /// directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1589,6 +1756,34 @@ pub mod tenant_service_client {
                 .insert(GrpcMethod::new("stead.admin.v1.TenantService", "VerifyTenant"));
             self.inner.unary(req, path, codec).await
         }
+        /// Returns the tenants that load the nodes most, in the last complete window of ten seconds of each node, with their
+        /// hottest keys. Every node is asked; those that do not answer are named.
+        pub async fn list_tenant_loads(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTenantLoadsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantLoadsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TenantService/ListTenantLoads",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.TenantService", "ListTenantLoads"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1663,6 +1858,15 @@ pub mod tenant_service_server {
             request: tonic::Request<super::VerifyTenantRequest>,
         ) -> std::result::Result<
             tonic::Response<super::VerifyTenantResponse>,
+            tonic::Status,
+        >;
+        /// Returns the tenants that load the nodes most, in the last complete window of ten seconds of each node, with their
+        /// hottest keys. Every node is asked; those that do not answer are named.
+        async fn list_tenant_loads(
+            &self,
+            request: tonic::Request<super::ListTenantLoadsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantLoadsResponse>,
             tonic::Status,
         >;
     }
@@ -2058,6 +2262,52 @@ pub mod tenant_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/stead.admin.v1.TenantService/ListTenantLoads" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTenantLoadsSvc<T: TenantService>(pub Arc<T>);
+                    impl<
+                        T: TenantService,
+                    > tonic::server::UnaryService<super::ListTenantLoadsRequest>
+                    for ListTenantLoadsSvc<T> {
+                        type Response = super::ListTenantLoadsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTenantLoadsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TenantService>::list_tenant_loads(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTenantLoadsSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2189,13 +2439,16 @@ impl ::prost::Name for UndrainRegionRequest {
         "/stead.admin.v1.UndrainRegionRequest".into()
     }
 }
+/// Request of FailbackRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FailbackRegionRequest {
     /// Name of the region.
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
+    /// Pace of the moves.
     #[prost(message, optional, tag = "2")]
     pub pace: ::core::option::Option<Pace>,
+    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Check only. The answer is done and has no name; its metadata has a `bulk_plan`.
@@ -2212,6 +2465,7 @@ impl ::prost::Name for FailbackRegionRequest {
         "/stead.admin.v1.FailbackRegionRequest".into()
     }
 }
+/// Request of RehearseRegion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RehearseRegionRequest {
     /// Region whose loss is rehearsed.
@@ -2223,8 +2477,10 @@ pub struct RehearseRegionRequest {
     /// Region where they go. Empty: each goes where a promotion would put it.
     #[prost(string, tag = "3")]
     pub to: ::prost::alloc::string::String,
+    /// Pace of the moves.
     #[prost(message, optional, tag = "4")]
     pub pace: ::core::option::Option<Pace>,
+    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
     /// Check only. The answer is done and has no name; its metadata has a `bulk_plan`.
@@ -2517,12 +2773,13 @@ pub struct RehearsedTenant {
     /// The same of the move back.
     #[prost(message, optional, tag = "3")]
     pub pause_back: ::core::option::Option<::prost_types::Duration>,
-    /// Time that each move took, the copying of what its target lacked included.
+    /// Time that the move there took, with the copying of what its target lacked.
     #[prost(message, optional, tag = "4")]
     pub took_there: ::core::option::Option<::prost_types::Duration>,
+    /// Time that the move back took.
     #[prost(message, optional, tag = "5")]
     pub took_back: ::core::option::Option<::prost_types::Duration>,
-    /// When the forecast was made, by the wall clock; absent: none was.
+    /// Wall-clock time of the forecast; absent: none was made.
     #[prost(message, optional, tag = "6")]
     pub forecast_time: ::core::option::Option<::prost_types::Timestamp>,
     /// Home that a promotion would have chosen; absent: it would have been blocked.
@@ -2537,6 +2794,7 @@ pub struct RehearsedTenant {
     /// Window in which acknowledged writes could have been lost; absent bounds are unknown.
     #[prost(message, optional, tag = "10")]
     pub forecast_loss_from: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of that window.
     #[prost(message, optional, tag = "11")]
     pub forecast_loss_to: ::core::option::Option<::prost_types::Timestamp>,
     /// Nothing could have been lost.
@@ -2729,13 +2987,13 @@ pub struct BulkMovePlan {
     /// Bytes of keys and values that would be copied first, for targets without a copy; absent: unknown.
     #[prost(uint64, optional, tag = "9")]
     pub copy_bytes: ::core::option::Option<u64>,
-    /// How far a target's copy is behind at most; absent: unknown, or there is none.
+    /// Largest lag of a target's copy; absent: unknown, or there is none.
     #[prost(message, optional, tag = "10")]
     pub lag: ::core::option::Option<::prost_types::Duration>,
     /// Longest pause of a tenant's writes to expect, from the round trip between home and target; absent: unknown.
     #[prost(message, optional, tag = "11")]
     pub pause: ::core::option::Option<::prost_types::Duration>,
-    /// What is to be known first, in words.
+    /// Advice to consider first, in words.
     #[prost(string, repeated, tag = "12")]
     pub advice: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -4478,15 +4736,19 @@ impl ::prost::Name for ListForkEntriesResponse {
         "/stead.admin.v1.ListForkEntriesResponse".into()
     }
 }
+/// Request of ReplayFork.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayForkRequest {
-    /// Most changes of a page; a page ends early where they are long.
+    /// Largest number of changes in a page; a page ends early where they are long.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
+    /// Token of the page; empty: the first one.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
+    /// Name of the tenant.
     #[prost(string, tag = "3")]
     pub tenant: ::prost::alloc::string::String,
+    /// Number of the group that has the fork.
     #[prost(uint32, tag = "4")]
     pub group: u32,
     /// Number of the fork.
@@ -4504,6 +4766,7 @@ pub struct ReplayForkRequest {
     /// Only tell what would be done.
     #[prost(bool, tag = "9")]
     pub dry_run: bool,
+    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "10")]
     pub reason: ::prost::alloc::string::String,
 }
@@ -4520,12 +4783,13 @@ impl ::prost::Name for ReplayForkRequest {
 /// Change of a fork that was to be written again.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayedChange {
-    /// The change in the fork.
+    /// Revision of the change in the fork.
     #[prost(message, optional, tag = "1")]
     pub revision: ::core::option::Option<super::super::v1::Revision>,
     /// Its class, as the tenant's home says.
     #[prost(enumeration = "ForkClass", tag = "2")]
     pub class: i32,
+    /// Outcome of its replay.
     #[prost(enumeration = "ReplayOutcome", tag = "3")]
     pub outcome: i32,
     /// Revision that it has on the tenant's history, if it was written or found.
@@ -4534,7 +4798,7 @@ pub struct ReplayedChange {
     /// Its keys.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// Those of its keys that were changed since the fork point. Where the change was written it has replaced them, or was done
+    /// Keys of it that were changed since the fork point. Where the change was written it has replaced them, or was done
     /// upon them.
     #[prost(message, repeated, tag = "6")]
     pub touched: ::prost::alloc::vec::Vec<TouchedKey>,
@@ -4555,6 +4819,7 @@ impl ::prost::Name for ReplayedChange {
 /// Key that was changed since the fork point.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TouchedKey {
+    /// The key.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
     /// Its last change; absent: the key is gone.
@@ -4571,16 +4836,19 @@ impl ::prost::Name for TouchedKey {
         "/stead.admin.v1.TouchedKey".into()
     }
 }
+/// Response of ReplayFork.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayForkResponse {
-    /// In the order of the fork; those that the key or prefix does not select are left out.
+    /// Changes in the order of the fork; those that the key or prefix does not select are left out.
     #[prost(message, repeated, tag = "1")]
     pub changes: ::prost::alloc::vec::Vec<ReplayedChange>,
+    /// Token of the next page; empty: this is the last one.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
-    /// Home at which it was done.
+    /// Number of the home group that has done it.
     #[prost(uint32, tag = "3")]
     pub home_group: u32,
+    /// Name of the home region.
     #[prost(string, tag = "4")]
     pub home_region: ::prost::alloc::string::String,
 }
@@ -4691,7 +4959,7 @@ impl ForkClass {
         }
     }
 }
-/// What became of a change of a fork.
+/// Outcome of the replay of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReplayOutcome {
@@ -6617,14 +6885,16 @@ pub mod node_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Request of SetRegionLossPolicy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRegionLossPolicyRequest {
     /// Name of the tenant.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
+    /// Policy to set.
     #[prost(message, optional, tag = "2")]
     pub policy: ::core::option::Option<RegionLossPolicy>,
-    /// For the audit.
+    /// Reason for the audit log, at most 256 bytes; may be empty.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Check only.
@@ -6641,9 +6911,10 @@ impl ::prost::Name for SetRegionLossPolicyRequest {
         "/stead.admin.v1.SetRegionLossPolicyRequest".into()
     }
 }
+/// Response of SetRegionLossPolicy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRegionLossPolicyResponse {
-    /// As it is now, or would be.
+    /// Policy that holds now, or would hold.
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<RegionLossPolicy>,
 }
@@ -6777,8 +7048,8 @@ pub struct PromotionPlan {
     /// Reasons for which nothing would be promoted at all; empty: none.
     #[prost(string, repeated, tag = "11")]
     pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// What is left of that wait now, because the homes have not renewed their leases since: what a promotion that began now
-    /// would wait. Absent: not known, because the directory's leader does not answer.
+    /// Rest of that wait, because the homes have not renewed their leases since: the wait of a promotion that began now.
+    /// Absent: not known, because the directory's leader does not answer.
     #[prost(message, optional, tag = "12")]
     pub wait_left: ::core::option::Option<::prost_types::Duration>,
 }
@@ -7544,7 +7815,7 @@ pub mod promotion_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Sets what becomes of a tenant when its home region is lost. Not for tenants with `on_lease_loss` CONTINUE.
+        /// Sets the policy for the loss of a tenant's home region. Not for tenants with `on_lease_loss` CONTINUE.
         pub async fn set_region_loss_policy(
             &mut self,
             request: impl tonic::IntoRequest<super::SetRegionLossPolicyRequest>,
@@ -7606,7 +7877,7 @@ pub mod promotion_service_server {
             &self,
             request: tonic::Request<super::GetPromotionReportRequest>,
         ) -> std::result::Result<tonic::Response<super::PromotionReport>, tonic::Status>;
-        /// Sets what becomes of a tenant when its home region is lost. Not for tenants with `on_lease_loss` CONTINUE.
+        /// Sets the policy for the loss of a tenant's home region. Not for tenants with `on_lease_loss` CONTINUE.
         async fn set_region_loss_policy(
             &self,
             request: tonic::Request<super::SetRegionLossPolicyRequest>,
@@ -8520,7 +8791,7 @@ pub struct Region {
     /// Name of the last operation that has rehearsed its loss with success; empty: none has.
     #[prost(string, tag = "7")]
     pub last_rehearsal: ::prost::alloc::string::String,
-    /// When that ended.
+    /// Time when that rehearsal ended.
     #[prost(message, optional, tag = "8")]
     pub last_rehearsal_time: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -8664,6 +8935,7 @@ impl ::prost::Name for GetRegionResponse {
         "/stead.admin.v1.GetRegionResponse".into()
     }
 }
+/// Request of GetReadiness.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetReadinessRequest {
     /// Name of the region; empty: every region that is home to tenants.
@@ -8680,9 +8952,10 @@ impl ::prost::Name for GetReadinessRequest {
         "/stead.admin.v1.GetReadinessRequest".into()
     }
 }
+/// Response of GetReadiness.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetReadinessResponse {
-    /// By name.
+    /// Regions by name.
     #[prost(message, repeated, tag = "1")]
     pub regions: ::prost::alloc::vec::Vec<RegionReadiness>,
 }
@@ -8696,40 +8969,41 @@ impl ::prost::Name for GetReadinessResponse {
         "/stead.admin.v1.GetReadinessResponse".into()
     }
 }
-/// What a promotion would do if the region were lost now.
+/// Readiness of a region: the outcome of a promotion if the region were lost now.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegionReadiness {
+    /// Name of the region.
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
-    /// When it was found out, by the wall clock of the node that was asked.
+    /// Wall-clock time of the check, at the node that was asked.
     #[prost(message, optional, tag = "2")]
     pub check_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Tenants whose home is here, or that move here.
+    /// Number of tenants whose home is here, or that move here.
     #[prost(uint64, tag = "3")]
     pub tenants: u64,
-    /// Those that would get another home without further options.
+    /// Number of tenants that would get another home without further options.
     #[prost(uint64, tag = "4")]
     pub tenants_ready: u64,
-    /// Those of them of which acknowledged writes could be lost.
+    /// Number of those of which acknowledged writes could be lost.
     #[prost(uint64, tag = "5")]
     pub tenants_at_risk: u64,
-    /// Those that would be served by no region until an option is given.
+    /// Number of tenants that no region would serve until an option is given.
     #[prost(uint64, tag = "6")]
     pub tenants_blocked: u64,
-    /// How long no region would serve them at most, before the new homes take over.
+    /// Longest time for which no region would serve them, before the new homes take over.
     #[prost(message, optional, tag = "7")]
     pub wait_max: ::core::option::Option<::prost_types::Duration>,
     /// Longest window in which acknowledged writes could be lost, up to the end of the wait; absent: none can be, or it is not
     /// known for some.
     #[prost(message, optional, tag = "8")]
     pub loss_max: ::core::option::Option<::prost_types::Duration>,
-    /// Whether it is not known for some.
+    /// Whether the loss of some tenants is unknown.
     #[prost(bool, tag = "9")]
     pub loss_unknown: bool,
     /// Age of the oldest copy that would be chosen; absent: none would be, or it is not known for some.
     #[prost(message, optional, tag = "10")]
     pub lag_max: ::core::option::Option<::prost_types::Duration>,
-    /// Why nothing would be promoted without the options.
+    /// Reasons for which nothing would be promoted without the options.
     #[prost(string, repeated, tag = "11")]
     pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Options of `stead region promote` that it would need for some or all.
@@ -8741,7 +9015,7 @@ pub struct RegionReadiness {
     /// Name of the last operation that has rehearsed the loss of the region with success; empty: none has.
     #[prost(string, tag = "14")]
     pub last_rehearsal: ::prost::alloc::string::String,
-    /// When that ended.
+    /// Time when that rehearsal ended.
     #[prost(message, optional, tag = "15")]
     pub last_rehearsal_time: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -8940,7 +9214,7 @@ pub mod region_service_client {
                 .insert(GrpcMethod::new("stead.admin.v1.RegionService", "GetRegion"));
             self.inner.unary(req, path, codec).await
         }
-        /// What a promotion would do if a region were lost now: the dry run of one, with every group of the region taken for
+        /// Returns the outcome of a promotion if a region were lost now: the dry run of one, with every group of the region taken for
         /// silent. Nothing is changed, and nothing is remembered: it is found out when it is asked for.
         pub async fn get_readiness(
             &mut self,
@@ -9023,7 +9297,7 @@ pub mod region_service_server {
             tonic::Response<super::GetRegionResponse>,
             tonic::Status,
         >;
-        /// What a promotion would do if a region were lost now: the dry run of one, with every group of the region taken for
+        /// Returns the outcome of a promotion if a region were lost now: the dry run of one, with every group of the region taken for
         /// silent. Nothing is changed, and nothing is remembered: it is found out when it is asked for.
         async fn get_readiness(
             &self,

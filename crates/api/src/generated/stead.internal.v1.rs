@@ -718,8 +718,10 @@ pub mod digest_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Request of ReadRenewals.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRenewalsRequest {
+    /// Numbers of the groups.
     #[prost(uint32, repeated, tag = "1")]
     pub groups: ::prost::alloc::vec::Vec<u32>,
 }
@@ -733,9 +735,10 @@ impl ::prost::Name for ReadRenewalsRequest {
         "/stead.internal.v1.ReadRenewalsRequest".into()
     }
 }
+/// Response of ReadRenewals.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRenewalsResponse {
-    /// For each group, in the order of the request: milliseconds since a voter of it last renewed, or since the leader leads.
+    /// Times for each group, in the order of the request: milliseconds since a voter of it last renewed, or since the leader leads.
     #[prost(uint64, repeated, tag = "1")]
     pub since_ms: ::prost::alloc::vec::Vec<u64>,
 }
@@ -1488,7 +1491,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// How long ago voters of groups have renewed their leases, as the leader that is asked has noted. Leader only.
+        /// Returns how long ago voters of groups renewed their leases, as the leader that is asked has noted. Leader only.
         pub async fn read_renewals(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadRenewalsRequest>,
@@ -1593,7 +1596,7 @@ pub mod directory_service_server {
             tonic::Response<super::ReadPromotionItemsResponse>,
             tonic::Status,
         >;
-        /// How long ago voters of groups have renewed their leases, as the leader that is asked has noted. Leader only.
+        /// Returns how long ago voters of groups renewed their leases, as the leader that is asked has noted. Leader only.
         async fn read_renewals(
             &self,
             request: tonic::Request<super::ReadRenewalsRequest>,
@@ -2806,6 +2809,9 @@ pub struct FreshnessRequest {
     /// Somebody reads with a bound: proofs should be as young as they can be.
     #[prost(bool, tag = "2")]
     pub busy: bool,
+    /// No proof of the group itself, which costs a round among its voters.
+    #[prost(bool, tag = "3")]
+    pub skip_own: bool,
 }
 impl ::prost::Name for FreshnessRequest {
     const NAME: &'static str = "FreshnessRequest";
@@ -2820,7 +2826,8 @@ impl ::prost::Name for FreshnessRequest {
 /// Response of Freshness.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FreshnessResponse {
-    /// Proofs, one for each home that the node has one of. If it leads the group, there is one of the group itself.
+    /// Proofs, one for each home that the node has one of. If it leads the group, there is one of the group itself, unless
+    /// that was to be skipped.
     #[prost(message, repeated, tag = "1")]
     pub proofs: ::prost::alloc::vec::Vec<FreshnessProof>,
     /// Raft index of the group that the answering node has applied. The proofs count from there on: a tenant that was
@@ -4689,6 +4696,7 @@ pub mod raft_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Request of ReplayChanges.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayChangesRequest {
     /// Group that is the tenant's home, as the sender knows it.
@@ -4697,6 +4705,7 @@ pub struct ReplayChangesRequest {
     /// Number of the tenant.
     #[prost(uint64, tag = "2")]
     pub tenant: u64,
+    /// Only tell what would be done.
     #[prost(bool, tag = "3")]
     pub dry_run: bool,
     /// Commands of the group's log, as `state::shard` encodes them.
@@ -4713,12 +4722,13 @@ impl ::prost::Name for ReplayChangesRequest {
         "/stead.internal.v1.ReplayChangesRequest".into()
     }
 }
+/// Response of ReplayChanges.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayChangesResponse {
-    /// The node leads the group, which owns the tenant. Else it has done nothing.
+    /// Whether the node leads the group and the group owns the tenant. Else it has done nothing.
     #[prost(bool, tag = "1")]
     pub is_home: bool,
-    /// One for each command, in their order, without the revision in the fork and the keys.
+    /// Outcomes, one for each command, in their order, without the revision in the fork and the keys.
     #[prost(message, repeated, tag = "2")]
     pub changes: ::prost::alloc::vec::Vec<super::super::admin::v1::ReplayedChange>,
 }

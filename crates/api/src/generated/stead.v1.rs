@@ -3863,8 +3863,10 @@ pub mod kv_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Request of CheckReceipts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckReceiptsRequest {
+    /// Name of the tenant.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
     /// Revisions of responses, at most 1000.
@@ -3881,10 +3883,13 @@ impl ::prost::Name for CheckReceiptsRequest {
         "/stead.v1.CheckReceiptsRequest".into()
     }
 }
+/// Receipt of an acknowledged revision.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipt {
+    /// The revision.
     #[prost(message, optional, tag = "1")]
     pub revision: ::core::option::Option<Revision>,
+    /// Its status.
     #[prost(enumeration = "ReceiptStatus", tag = "2")]
     pub status: i32,
     /// Revision under which it was written again.
@@ -3907,8 +3912,10 @@ impl ::prost::Name for Receipt {
 /// Fork that holds a revision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiptFork {
+    /// Number of the group that has the fork.
     #[prost(uint32, tag = "1")]
     pub group: u32,
+    /// Name of its region.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
     /// Number of the fork.
@@ -3925,17 +3932,19 @@ impl ::prost::Name for ReceiptFork {
         "/stead.v1.ReceiptFork".into()
     }
 }
+/// Response of CheckReceipts.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckReceiptsResponse {
+    /// Number of the tenant.
     #[prost(uint64, tag = "1")]
     pub tenant_number: u64,
-    /// In the order of the request.
+    /// Receipts in the order of the request.
     #[prost(message, repeated, tag = "2")]
     pub receipts: ::prost::alloc::vec::Vec<Receipt>,
     /// Version of the directory that the answer is of.
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<DirectoryVersion>,
-    /// The home did not answer: revisions that were cut may have been written again all the same.
+    /// Whether the home did not answer: revisions that were cut may have been written again all the same.
     #[prost(bool, tag = "4")]
     pub replays_unknown: bool,
     /// Groups that did not answer: they may hold what was cut.
@@ -3952,7 +3961,7 @@ impl ::prost::Name for CheckReceiptsResponse {
         "/stead.v1.CheckReceiptsResponse".into()
     }
 }
-/// What became of an acknowledged revision.
+/// Status of an acknowledged revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReceiptStatus {
@@ -4007,7 +4016,7 @@ pub mod receipt_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What became of acknowledged writes.
+    /// Receipts of acknowledged writes: which of them have survived.
     #[derive(Debug, Clone)]
     pub struct ReceiptServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -4088,8 +4097,8 @@ pub mod receipt_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again from a
-        /// fork. Any node answers, by its view of the directory; of what was cut it asks the home.
+        /// Returns which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again
+        /// from a fork. Any node answers, by its view of the directory; of what was cut it asks the home.
         pub async fn check_receipts(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckReceiptsRequest>,
@@ -4129,8 +4138,8 @@ pub mod receipt_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ReceiptServiceServer.
     #[async_trait]
     pub trait ReceiptService: std::marker::Send + std::marker::Sync + 'static {
-        /// Which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again from a
-        /// fork. Any node answers, by its view of the directory; of what was cut it asks the home.
+        /// Returns which of these acknowledged revisions of a tenant have survived, were cut by a promotion, or were written again
+        /// from a fork. Any node answers, by its view of the directory; of what was cut it asks the home.
         async fn check_receipts(
             &self,
             request: tonic::Request<super::CheckReceiptsRequest>,
@@ -4139,7 +4148,7 @@ pub mod receipt_service_server {
             tonic::Status,
         >;
     }
-    /// What became of acknowledged writes.
+    /// Receipts of acknowledged writes: which of them have survived.
     #[derive(Debug)]
     pub struct ReceiptServiceServer<T> {
         inner: Arc<T>,

@@ -14,8 +14,8 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient, disk::DiskRoom,
-    lease::NodeLeases, metrics::Metrics, resources::Resources,
+    admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient,
+    disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources,
 };
 
 /// Longest wait for the directory view when a name is unknown.

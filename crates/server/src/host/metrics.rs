@@ -4,9 +4,7 @@ use stead_state::directory::BulkMoveState;
 use stead_types::{Durability, TenantNumber};
 
 use super::{context::Host, hosted_group::HostedGroup};
-use crate::{
-    disk::DiskSample, metrics::GroupSample, process_metrics::ProcessSample, remote_metrics::RemoteTenants,
-};
+use crate::{disk::DiskSample, metrics::GroupSample, process_metrics::ProcessSample, remote_metrics::RemoteTenants};
 
 /// Updates the metrics and returns them as text for Prometheus.
 pub(crate) fn metrics_text(host: &Host) -> String {

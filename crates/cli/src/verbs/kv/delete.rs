@@ -5,10 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    read,
-    write::{self, WriteArgs},
-};
+use super::{read, write::WriteArgs};
 use crate::{
     args::Target,
     context,

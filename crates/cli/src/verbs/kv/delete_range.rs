@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 use stead_client::{IdempotencyKey, KeyRange, ReadOptions, ScanOptions, Tenant};
 
-use super::{non_empty, read, write};
+use super::{non_empty, read};
 use crate::{
     args::Target,
     confirm, context,

@@ -5,11 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    read,
-    value::ValueArgs,
-    write::{self, WriteArgs},
-};
+use super::{read, value::ValueArgs, write::WriteArgs};
 use crate::{
     args::Target,
     context,

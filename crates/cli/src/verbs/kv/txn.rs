@@ -6,7 +6,7 @@ use clap::{Args, Parser};
 use serde_json::json;
 use stead_client::{Condition, IdempotencyKey, Item, Op, OpResult, Operand, Relation, TxnResponse};
 
-use super::{increment::IncrementArgs, put::lifetime, read, write};
+use super::{increment::IncrementArgs, put::lifetime, read};
 use crate::{
     args::Target,
     context,
