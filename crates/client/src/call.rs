@@ -26,6 +26,8 @@ use crate::{
 const ATTEMPT_TIMEOUT_FIRST: Duration = Duration::from_secs(3);
 /// Longest wait for a node of another region that is asked for a route.
 const LOOKUP_ELSEWHERE_MAX: Duration = Duration::from_millis(500);
+/// Longest time in which a node must have answered before a change is sent to it that cannot be sent twice.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Least timeout of an attempt: of a short remaining time one node gets half, so that another one can be asked too.
 const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 
@@ -287,20 +289,25 @@ impl ClientState {
             if matches!(kind, CallKind::Unary { .. }) {
                 message.set_timeout(until.saturating_duration_since(Instant::now()));
             }
-            let outcome = tokio::time::timeout_at(until, call(node.channel.clone(), message)).await;
-            let failure = match outcome {
-                Ok(Ok(answer)) => {
-                    node.mark_alive();
-                    return Ok((answer.into_inner(), node));
-                }
-                Ok(Err(status)) => failure::of(&status, &node.address),
-                Err(_) => {
-                    let message = format!("{} did not answer in time", node.address);
-                    AttemptFailure::Ambiguous(Error::new(ErrorKind::DeadlineExceeded, message))
+            let is_sent_once = kind == (CallKind::Unary { repeatable: false });
+            let failure = if is_sent_once && !answers(&node, until).await {
+                let message = format!("{} does not answer", node.address);
+                AttemptFailure::NeverSent(Error::new(ErrorKind::Unavailable, message))
+            } else {
+                match tokio::time::timeout_at(until, call(node.channel.clone(), message)).await {
+                    Ok(Ok(answer)) => {
+                        node.mark_alive();
+                        return Ok((answer.into_inner(), node));
+                    }
+                    Ok(Err(status)) => failure::of(&status, &node.address),
+                    Err(_) => {
+                        let message = format!("{} did not answer in time", node.address);
+                        AttemptFailure::Ambiguous(Error::new(ErrorKind::DeadlineExceeded, message))
+                    }
                 }
             };
             let next = attempts.record_failure(node, &failure);
-            if attempts.progress.ambiguous && kind == (CallKind::Unary { repeatable: false }) {
+            if attempts.progress.ambiguous && is_sent_once {
                 let message = format!("the change may or may not have happened: {}", failure.error());
                 return Err(Error::new(ErrorKind::OutcomeUnknown { key: None }, message));
             }
@@ -315,6 +322,22 @@ impl ClientState {
             }
         }
     }
+}
+
+/// Tells whether a node answers a call that changes nothing: a change that is sent to a frozen node may or may not happen.
+async fn answers(node: &Node, until: Instant) -> bool {
+    let request = v1::ListRegionsRequest {
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let until = until.min(Instant::now() + ANSWER_MAX);
+    let mut directory = DirectoryServiceClient::new(node.channel.clone());
+    let asked = tokio::time::timeout_at(until, directory.list_regions(request)).await;
+    // A refusal is an answer, too.
+    asked.is_ok_and(|answer| match answer {
+        Ok(_) => true,
+        Err(status) => matches!(failure::of(&status, &node.address), AttemptFailure::ErrorResponse(..)),
+    })
 }
 
 /// Turns a response without effect into an unknown outcome where an earlier attempt may still be under way: a write

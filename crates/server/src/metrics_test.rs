@@ -26,10 +26,8 @@ fn sample_remote(metrics: &RemoteMetrics) {
     metrics.set_tenants(GroupId::new(1), None);
 }
 
-#[test]
-fn metrics_match_operations_document() {
-    let region: stead_types::RegionName = "eu-west".parse().unwrap();
-    let metrics = Metrics::of(&NodeConfig {
+fn node(region: &stead_types::RegionName) -> NodeConfig {
+    NodeConfig {
         id: NodeId::new(1),
         name: "eu-west-1".into(),
         region: region.clone(),
@@ -38,7 +36,13 @@ fn metrics_match_operations_document() {
         http: String::new(),
         witness: false,
         engine: String::new(),
-    });
+    }
+}
+
+#[test]
+fn metrics_match_operations_document() {
+    let region: stead_types::RegionName = "eu-west".parse().unwrap();
+    let metrics = Metrics::of(&node(&region));
     metrics.request(OperationLabel::Read, ServedFrom::Home);
     metrics.refused("keys");
     metrics.retries("sending a snapshot", 2);

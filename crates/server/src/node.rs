@@ -228,6 +228,15 @@ fn spawn_directory_tasks(host: &Arc<Host>, initial: InitialCluster, supervisor: 
     supervisor.spawn("silent regions", |stop| region_loss_check::run(watched, stop));
 }
 
+/// Returns the limits of history that is kept for followers, watches and reads at a revision.
+fn retention_limits(config: &ValidatedConfig, environment: &Environment) -> RetentionLimits {
+    RetentionLimits {
+        len_max: config.history_bytes_max,
+        age_max: config.history_age_max,
+        ..environment.retention.history
+    }
+}
+
 impl NodeParts {
     async fn build(
         config: ValidatedConfig,
@@ -249,11 +258,7 @@ impl NodeParts {
             directory_view: directory_view.clone(),
             connect: environment.connect.clone(),
             directory: to_directory(&directory),
-            limits: RetentionLimits {
-                len_max: config.history_bytes_max,
-                age_max: config.history_age_max,
-                ..environment.retention.history
-            },
+            limits: retention_limits(&config, environment),
             seeds: config.seeds,
             alarms: raft.alarms(),
             lease_left: lease_left(&leases, &directory_view),
@@ -262,9 +267,7 @@ impl NodeParts {
             room: disk_room.as_check(),
         });
         let (hosted, feed) = host_groups(&replication, groups);
-        let engine = store.engine.clone();
-        let disk_len = Box::new(move || engine.disk_len());
-        let log = store.log.clone();
+        let (engine, log) = (store.engine.clone(), store.log.clone());
         let readiness = Readiness::new(ReadinessSubjects {
             config: &config,
             resources: environment.resources,
@@ -289,7 +292,7 @@ impl NodeParts {
             wall: environment.clocks.wall.clone(),
             started_ms: (environment.clocks.wall)(),
             health: environment.health.clone(),
-            disk_len,
+            disk_len: Box::new(move || engine.disk_len()),
             log_sync_latency: Box::new(move || log.sync_latency()),
             disk_room,
             resources: environment.resources,

@@ -53,7 +53,7 @@ impl VoterRoom {
 /// The voter with the least room.
 pub fn check_writes(reserve: u64, leader: VoterRoom, others: &[VoterRoom]) -> Result<(), ShortOfRoom> {
     let all = || std::iter::once(&leader).chain(others);
-    let majority = (others.len() + 1) / 2 + 1;
+    let majority = others.len().div_ceil(2) + 1;
     let is_led_by_short = leader.is_short(reserve / 2);
     let are_short = all().any(|voter| voter.is_short(reserve));
     if !is_led_by_short && (!are_short || majority <= all().filter(|voter| voter.has_room(reserve)).count()) {

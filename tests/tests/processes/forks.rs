@@ -107,7 +107,6 @@ async fn cut_tail() -> Cut {
     let page = acme.scan(&scan).await.unwrap().next.unwrap();
     let token = acme.token().unwrap();
     cluster.kill("eu-west-1").await.unwrap();
-    cluster.heal_all();
     Cut {
         cluster,
         near,
@@ -142,6 +141,8 @@ async fn message(watcher: &mut Watcher) -> WatchMessage {
 async fn promote_and_go_on(cut: &Cut) -> Tenant {
     let request = PromotionRequest::new(PromotionSelection::Region("eu-west".into()));
     let promotion = promote(&cut.far.admin(), request, PROMOTION_MAX).await.unwrap();
+    // Not before: the links hold what the lost home had sent.
+    cut.cluster.heal_all();
     let decided = promotion.tenant("acme").unwrap();
     assert_eq!(decided.state, PromotedState::Promoted, "{decided:?}");
     assert_eq!(decided.kept, Some(cut.point), "{decided:?}");
