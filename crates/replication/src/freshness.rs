@@ -27,13 +27,15 @@ use crate::directory_view::SharedDirectoryView;
 
 /// Interval between pings while records arrive or readers ask for freshness.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
-/// Interval between pings otherwise. With that between polls it bounds the staleness of an idle copy on a healthy link to
-/// the round trip and 250 ms, so that a first bounded read after a pause is served where it is made.
-const IDLE_PING_INTERVAL: Duration = Duration::from_millis(120);
-/// Interval between polls of the leader otherwise.
-const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Interval between polls for the group's own tenants alone, whose reads the leader serves as near.
-const OWN_POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval between pings while readers have asked in the last minutes. With that between polls it bounds the staleness of an
+/// idle copy on a healthy link to the round trip and 250 ms, so that a bounded read after a pause is served where it is made.
+const WARM_PING_INTERVAL: Duration = Duration::from_millis(120);
+/// Interval between polls of the leader in the same time.
+const WARM_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval between pings and polls otherwise: each ping costs a round among the home's voters.
+const IDLE_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for which a reader's demand keeps copies fresh.
+const WARM_LIFETIME: Duration = Duration::from_secs(600);
 /// Time for which a reader's demand keeps pings frequent.
 const DEMAND_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -292,31 +294,30 @@ impl Freshness {
 
     /// Returns the interval between pings; `busy` is the time of the last records.
     pub(crate) fn ping_interval(&self, busy: Option<Instant>) -> Duration {
-        let last = busy.max(*self.last_demand.lock());
-        let is_busy = last.is_some_and(|last| last.elapsed() <= DEMAND_LIFETIME);
-        if is_busy { BUSY_INTERVAL } else { IDLE_PING_INTERVAL }
+        if busy.is_some_and(|busy| busy.elapsed() <= DEMAND_LIFETIME) {
+            return BUSY_INTERVAL;
+        }
+        self.interval(WARM_PING_INTERVAL)
     }
 
     /// Returns the interval between polls of the leader.
     pub(crate) fn poll_interval(&self) -> Duration {
-        if self.has_recent_demand() {
-            BUSY_INTERVAL
-        } else if self.follows_others() {
-            IDLE_POLL_INTERVAL
-        } else {
-            OWN_POLL_INTERVAL
+        self.interval(WARM_POLL_INTERVAL)
+    }
+
+    /// Returns an interval by the time since a reader has asked.
+    fn interval(&self, warm: Duration) -> Duration {
+        match self.last_demand.lock().map(|asked| asked.elapsed()) {
+            Some(since) if since <= DEMAND_LIFETIME => BUSY_INTERVAL,
+            Some(since) if since <= WARM_LIFETIME => warm,
+            Some(_) | None => IDLE_INTERVAL,
         }
     }
 
     /// Tells whether a poll should ask for a proof of the group itself, which costs a round among its voters; `last` is
     /// the time of the last poll that did.
     pub(crate) fn polls_own(&self, last: Option<Instant>) -> bool {
-        self.has_recent_demand() || last.is_none_or(|last| last.elapsed() >= OWN_POLL_INTERVAL)
-    }
-
-    /// Tells whether the leader has given a proof of another group.
-    fn follows_others(&self) -> bool {
-        self.proofs.lock().keys().any(|home| *home != self.group)
+        self.has_recent_demand() || last.is_none_or(|last| last.elapsed() >= IDLE_INTERVAL)
     }
 }
 
