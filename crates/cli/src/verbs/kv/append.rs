@@ -5,10 +5,13 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 use clap::Args;
 use serde_json::json;
 
-use super::{read, value::ValueArgs, write::WriteArgs};
+use super::{
+    read,
+    value::ValueArgs,
+    write::{self, WriteArgs},
+};
 use crate::{
     args::Target,
-    context,
     exit::CommandError,
     output::{self, Output},
 };
@@ -31,7 +34,7 @@ pub(crate) struct Append {
 impl Append {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let value = self.value.read().await?;
-        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let tenant = write::tenant(target, &self.tenant).await?;
         let done = tenant
             .append_with(self.key.into_vec(), value, self.max_length, &self.write.write())
             .await?;

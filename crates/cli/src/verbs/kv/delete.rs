@@ -5,10 +5,12 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 use clap::Args;
 use serde_json::json;
 
-use super::{read, write::WriteArgs};
+use super::{
+    read,
+    write::{self, WriteArgs},
+};
 use crate::{
     args::Target,
-    context,
     exit::CommandError,
     output::{self, Output},
 };
@@ -25,7 +27,7 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
-        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let tenant = write::tenant(target, &self.tenant).await?;
         let deleted = tenant.delete_with(self.key.into_vec(), &self.write.write()).await?;
         if target.output == Output::Json {
             let previous = deleted.previous.as_ref().map(read::item);

@@ -6,10 +6,10 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 use stead_client::{IdempotencyKey, KeyRange, ReadOptions, ScanOptions, Tenant};
 
-use super::{non_empty, read};
+use super::{non_empty, read, write};
 use crate::{
     args::Target,
-    confirm, context,
+    confirm,
     exit::CommandError,
     output::{self, Output},
 };
@@ -41,7 +41,7 @@ pub(crate) struct DeleteRange {
 
 impl DeleteRange {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
-        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let tenant = write::tenant(target, &self.tenant).await?;
         let bytes = |text: Option<OsString>| text.unwrap_or_default().into_vec();
         let mut range = if self.all {
             KeyRange::all()

@@ -5,10 +5,12 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 use clap::Args;
 use serde_json::json;
 
-use super::{read, write::WriteArgs};
+use super::{
+    read,
+    write::{self, WriteArgs},
+};
 use crate::{
     args::Target,
-    context,
     exit::{Code, CommandError},
     output::{self, Output},
 };
@@ -55,7 +57,7 @@ impl From<IncrementArgs> for stead_client::Increment {
 
 impl Increment {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
-        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let tenant = write::tenant(target, &self.tenant).await?;
         let done = tenant
             .increment_with(self.key.into_vec(), self.increment.into(), &self.write.write())
             .await?;

@@ -5,10 +5,13 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 use clap::Args;
 use serde_json::json;
 
-use super::{read, value::ValueArgs, write::WriteArgs};
+use super::{
+    read,
+    value::ValueArgs,
+    write::{self, WriteArgs},
+};
 use crate::{
     args::Target,
-    context,
     exit::CommandError,
     output::{self, Output},
 };
@@ -31,7 +34,7 @@ pub(crate) struct Put {
 impl Put {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let value = self.value.read().await?;
-        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let tenant = write::tenant(target, &self.tenant).await?;
         let (key, write) = (self.key.into_vec(), self.write.write());
         let written = match self.ttl {
             Some(ttl) => tenant.put_expiring(key, value, ttl, &write).await?,

@@ -6,10 +6,9 @@ use clap::{Args, Parser};
 use serde_json::json;
 use stead_client::{Condition, IdempotencyKey, Item, Op, OpResult, Operand, Relation, TxnResponse};
 
-use super::{increment::IncrementArgs, put::lifetime, read};
+use super::{increment::IncrementArgs, put::lifetime, read, write};
 use crate::{
     args::Target,
-    context,
     exit::{Code, CommandError},
     output::{self, Output},
 };
@@ -91,7 +90,7 @@ impl Txn {
                 .collect::<Result<Vec<Op>, _>>()
         };
         let (then, otherwise) = (operations(&self.then)?, operations(&self.otherwise)?);
-        let mut txn = context::connect(target).await?.tenant(&self.tenant)?.txn();
+        let mut txn = write::tenant(target, &self.tenant).await?.txn();
         for (key, condition) in whens {
             txn = txn.when(key, condition);
         }

@@ -1,9 +1,29 @@
 //! Options of writes.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 
 use clap::Args;
-use stead_client::{Condition, Durability, IdempotencyKey, Operand, Relation, Revision, WriteOptions};
+use stead_client::{
+    Condition, Consistency, Durability, IdempotencyKey, Operand, ReadOptions, Relation, Revision, Tenant, WriteOptions,
+};
+
+use crate::{args::Target, context, exit::CommandError};
+
+/// Longest time for learning the tenant's time.
+const TIME_WAIT: Duration = Duration::from_secs(1);
+
+/// Connects to a tenant that is to be written to, and learns its time from the nearest copy: a key that is stamped with
+/// none could be asked about only as long as the tenant has forgotten no outcome.
+pub(super) async fn tenant(target: &Target, name: &str) -> Result<Tenant, CommandError> {
+    let tenant = context::connect(target).await?.tenant(name)?;
+    let read = ReadOptions {
+        timeout: Some(TIME_WAIT),
+        ..ReadOptions::at(Consistency::Local)
+    };
+    // Whatever is wrong, the write says it better.
+    let _ = tenant.get_with("time", &read).await;
+    Ok(tenant)
+}
 
 /// Flags of a write.
 #[derive(Debug, Args)]
