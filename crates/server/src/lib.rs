@@ -19,6 +19,7 @@ mod lease_messages;
 mod lease_tasks;
 mod lease_transfer;
 pub mod listener;
+mod metric_labels;
 mod metrics;
 mod metrics_format;
 pub mod node;

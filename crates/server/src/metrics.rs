@@ -1,14 +1,13 @@
 //! Metrics of a node for Prometheus. Names follow its conventions: `stead_`, base units, `_total`.
 
 use std::{
-    fmt::{self, Write},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use prometheus_client::{
     encoding::{
-        EncodeLabelSet, EncodeLabelValue, LabelValueEncoder,
+        EncodeLabelSet,
         text::{encode_eof, encode_registry},
     },
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
@@ -20,56 +19,12 @@ use stead_state::logged_time::ClockReport;
 use stead_types::GroupId;
 use tokio::time::Instant;
 
+pub(crate) use crate::metric_labels::{OperationLabel, ServedFrom};
 use crate::{
     config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, process_metrics::ProcessMetrics,
     promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics, remote_metrics::RemoteMetrics,
     seed_metrics::SeedMetrics, tenant_loads::TenantLoads,
 };
-
-/// Kind of an operation, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum OperationLabel {
-    /// Get and BatchGet.
-    Read,
-    /// Put, Delete, Increment, Append, Txn and DeleteRange.
-    Write,
-    /// Scan.
-    Scan,
-}
-
-/// Server of an operation, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ServedFrom {
-    /// This node, as the home.
-    Home,
-    /// This node, as a follower.
-    Follower,
-    /// Another node.
-    Forwarded,
-    /// None: the operation failed.
-    Failed,
-}
-
-impl EncodeLabelValue for OperationLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
-        encoder.write_str(match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Scan => "scan",
-        })
-    }
-}
-
-impl EncodeLabelValue for ServedFrom {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
-        encoder.write_str(match self {
-            Self::Home => "home",
-            Self::Follower => "follower",
-            Self::Forwarded => "forwarded",
-            Self::Failed => "failed",
-        })
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
