@@ -28,10 +28,10 @@ use crate::directory_view::SharedDirectoryView;
 /// Interval between pings while records arrive or readers ask for freshness.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// Interval between pings while readers have asked in the last minutes. With that between polls it bounds the staleness of an
-/// idle copy on a healthy link to the round trip and 250 ms, so that a bounded read after a pause is served where it is made.
-const WARM_PING_INTERVAL: Duration = Duration::from_millis(120);
+/// idle copy on a healthy link to the round trip and 450 ms, so that a bounded read after a pause is served where it is made.
+const WARM_PING_INTERVAL: Duration = Duration::from_millis(240);
 /// Interval between polls of the leader in the same time.
-const WARM_POLL_INTERVAL: Duration = Duration::from_millis(100);
+const WARM_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval between pings and polls otherwise: each ping costs a round among the home's voters.
 const IDLE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for which a reader's demand keeps copies fresh.

@@ -108,7 +108,7 @@ async fn staleness_bound_holds_before_data_arrives() {
 
 /// Nothing is written and nobody reads for a while: a bounded read after the pause finds a fresh copy, on every node.
 #[tokio::test(start_paused = true)]
-async fn idle_copy_stays_within_round_trip_and_250_ms() {
+async fn idle_copy_stays_within_round_trip_and_450_ms() {
     for far in DISTANCES {
         let mut world = World::start_far(1, 3, RetentionLimits::default(), far).await;
         let tenant = world.tenant(5, true);
@@ -119,7 +119,7 @@ async fn idle_copy_stays_within_round_trip_and_250_ms() {
             let _asked = node.tasks.freshness().staleness(tenant);
         }
         sleep(Duration::from_secs(300)).await;
-        let bound = far * 2 + Duration::from_millis(250);
+        let bound = far * 2 + Duration::from_millis(450);
         for _ in 0..400 {
             sleep(Duration::from_millis(7)).await;
             for node in followers() {
