@@ -12,7 +12,7 @@ use prometheus_client::{
 use stead_store::latency::LatencySnapshot;
 use stead_types::GroupId;
 
-use crate::metrics::{OperationLabel, ServedFrom};
+use crate::metric_labels::{GroupLabels, OperationLabel, ServedFrom};
 
 /// Upper bounds of the buckets of operations, in seconds: from a read of a hot key to a write that waits for an election.
 const OPERATION_BUCKETS: [f64; 14] = [
@@ -23,11 +23,6 @@ const OPERATION_BUCKETS: [f64; 14] = [
 struct OperationLabels {
     op: OperationLabel,
     served_from: ServedFrom,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GroupLabels {
-    group: u32,
 }
 
 /// Histogram that is counted elsewhere, as it was when it was asked last.

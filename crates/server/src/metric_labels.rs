@@ -1,8 +1,8 @@
-//! Labels of operations in the metrics.
+//! Labels that several metrics share.
 
 use std::fmt::{self, Write};
 
-use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 /// Kind of an operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,4 +47,10 @@ impl EncodeLabelValue for ServedFrom {
             Self::Failed => "failed",
         })
     }
+}
+
+/// A group, by its number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct GroupLabels {
+    pub(crate) group: u32,
 }

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 pub(crate) use crate::metric_labels::{OperationLabel, ServedFrom};
 use crate::{
-    config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, process_metrics::ProcessMetrics,
-    promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics, remote_metrics::RemoteMetrics,
-    seed_metrics::SeedMetrics, tenant_loads::TenantLoads,
+    config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, metric_labels::GroupLabels,
+    process_metrics::ProcessMetrics, promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics,
+    remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics, tenant_loads::TenantLoads,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,11 +45,6 @@ struct StateLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartLabels {
     part: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GroupLabels {
-    group: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

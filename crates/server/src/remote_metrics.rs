@@ -10,6 +10,8 @@ use prometheus_client::{
 use stead_replication::RemoteWait;
 use stead_types::GroupId;
 
+use crate::metric_labels::GroupLabels;
+
 /// Upper bounds of the buckets of waits, in seconds: round trips within a continent and around the world, and what lasts
 /// longer because a link is down.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -17,11 +19,6 @@ const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0,
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GroupLabels {
-    group: u32,
 }
 
 /// Metrics of waits for another region.
