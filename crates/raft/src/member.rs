@@ -43,7 +43,7 @@ pub(crate) struct Member {
     pub(crate) reads: ReadIndexQueue,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) leadership: watch::Sender<Leadership>,
-    /// What [`Member::is_connected`] said with the last heartbeat.
+    /// Result of [`Member::is_connected`] at the last heartbeat.
     pub(crate) connected: watch::Sender<bool>,
     pub(crate) tasks: Tasks,
     pub(crate) worker: BlockingWorker,

@@ -1,4 +1,4 @@
-//! What a recovery from a lost majority takes from the log of one voter: all of it. Entries that are not known to be
+//! Recovery of a group from the log of one voter, which is taken whole. Entries that are not known to be
 //! committed may be, by voters that are lost.
 
 use std::io;

@@ -34,7 +34,7 @@ struct TenantChange {
     freed: Option<TenantName>,
 }
 
-/// What changed in the directory between two versions: what is read for it is as of the view.
+/// Changes of the directory between two versions: rows that are read for it are as of the view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectoryDelta {
     /// Version that is reached with these changes; the view's, or an earlier one where there are many.

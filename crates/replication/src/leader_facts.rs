@@ -1,4 +1,4 @@
-//! What a group's leader knows of tenants beside its view and its records: freshness, heirs, acknowledgements.
+//! Facts about tenants that a group's leader keeps beside its view and its records: freshness, heirs, acknowledgements.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -41,7 +41,7 @@ pub struct OutgoingSeeds {
     running: AtomicUsize,
 }
 
-/// What a follower has of a seed that it begins or goes on with.
+/// Position of a follower in a seed that it begins or goes on with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SeedStart {
     pub(crate) epoch: Epoch,
@@ -51,7 +51,7 @@ pub(crate) struct SeedStart {
     pub(crate) keys: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
-    /// What there is of the tenant, if that is known.
+    /// Size of the tenant, if that is known.
     pub(crate) state: Option<TenantUsage>,
 }
 
@@ -62,7 +62,7 @@ struct OutgoingSeed {
     phase: SeedPhase,
     keys: u64,
     bytes: u64,
-    /// What there was of the tenant when it began, or when this node began to lead; `None` until that is known. Keys that
+    /// Size of the tenant when it began, or when this node began to lead; `None` until that is known. Keys that
     /// are written later are in the history: here they would count twice.
     state: Option<TenantUsage>,
     /// Bytes of state that were sent while this node has led, client windows included.

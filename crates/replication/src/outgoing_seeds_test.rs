@@ -105,7 +105,7 @@ async fn stalled_seed_begins_again_with_its_follower() {
     assert_eq!(seeds.holds(), [(T, at(30))].into());
 }
 
-/// What is written after the start is history, and counts once.
+/// Writes after the start are history, and count once.
 #[tokio::test(start_paused = true)]
 async fn bytes_to_go_are_state_at_start_and_history() {
     let seeds = OutgoingSeeds::new(LIMITS);

@@ -9,7 +9,7 @@ pub(crate) const SEED: u64 = FEED + (1 << 32);
 pub(crate) const REMOTE_WATERMARK: u64 = FEED + (1 << 58);
 /// Changes that a promotion takes over from another group.
 pub(crate) const PULL: u64 = FEED + (1 << 59);
-/// What an owner notes about serving without a lease.
+/// Class of an owner's notes about serving without a lease.
 pub(crate) const LEASE_LOSS: u64 = FEED + (1 << 60);
 /// Steps of the reconciler.
 pub(crate) const RECONCILE: u64 = FEED + (1 << 61);

@@ -59,7 +59,7 @@ pub struct RemoteWatermark {
     confirmed: Mutex<BTreeMap<TenantNumber, u64>>,
 }
 
-/// What the owner's record says about who counts.
+/// Followers that count, according to the owner's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CountedIn {
     epoch: Epoch,

@@ -14,7 +14,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Size of a page of memory in bytes.
 const PAGE: u64 = 4096;
 
-/// What the system says of this process; a value is absent where the system does not tell it.
+/// Figures of this process from the operating system; a value is absent where the system does not tell it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ProcessSample {
     /// CPU time used, in seconds.

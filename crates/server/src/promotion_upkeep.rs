@@ -1,4 +1,4 @@
-//! What the directory's leader does for promotions in flight: it waits until leases below a fence have run out, notices
+//! Work of the directory's leader for promotions in flight: it waits until leases below a fence have run out, notices
 //! which groups do not answer, and ends the time of planned moves. All of it follows from the directory, so that a new
 //! leader begins anew.
 

@@ -1,4 +1,4 @@
-//! What the directory's leader proposes for promotions, and when.
+//! Proposals of the directory's leader for promotions, and their time.
 
 use std::cell::RefCell;
 

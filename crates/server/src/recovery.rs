@@ -96,7 +96,7 @@ pub enum Error {
     Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What an operator has decided.
+/// Decisions of the operator.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Names of the voters that are lost for good.
@@ -111,7 +111,7 @@ pub struct Options {
     pub reason: String,
 }
 
-/// What a recovery would do.
+/// Plan of a recovery.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Name of this node.
@@ -280,7 +280,7 @@ impl Recovery {
     ///
     /// # Errors
     ///
-    /// What is on the disk then says that it was interrupted, if anything of it was written.
+    /// An interrupted recovery has left a mark on the disk, if anything of it was written.
     pub async fn run(self) -> Result<Plan, Error> {
         let Self {
             store,

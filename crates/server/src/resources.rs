@@ -5,7 +5,8 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stead_store::room::free_bytes;
 
-/// What a node asks of the system about itself. Other nodes are told, so that a simulation gives its own answers.
+/// Resources that the operating system gives this process. An argument of the node, so that a simulation gives its own
+/// answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Resources {
     /// Returns the bytes of disk that are free in a folder; `None` where they are unknown.

@@ -17,7 +17,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Most entries that a voter may lack: it has them within a heartbeat, and nobody waits meanwhile.
 const BEHIND_MAX: u64 = 1_000;
 
-/// What is known of a voter.
+/// Voter as a possible successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Candidate {
     node: NodeId,

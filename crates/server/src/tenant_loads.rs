@@ -77,7 +77,7 @@ struct Window {
     tenants: HashMap<String, TenantLoad>,
 }
 
-/// What one operation adds.
+/// Load of one operation.
 struct Sample<'a> {
     is_write: bool,
     bytes: u64,

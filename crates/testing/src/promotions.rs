@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Promotion {
     /// Its operation.
     pub operation: OperationInfo,
-    /// What it has decided.
+    /// Decisions of the promotion.
     pub report: PromotionReport,
     /// From the call until it returned: the fence was recorded then.
     pub confirmed_after: Duration,

@@ -1,4 +1,4 @@
-//! What is explored: configurations of each model, and mutants with the property that must catch each.
+//! Catalogue of explorations: configurations of each model, and mutants with the property that must catch each.
 
 use crate::{
     attach::{self, Attaching},

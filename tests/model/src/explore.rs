@@ -19,7 +19,7 @@ pub struct Limits {
     pub threads: usize,
 }
 
-/// What an exploration has found.
+/// Result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Distinct states.

@@ -9,7 +9,7 @@ use stead_model::{
     explore::{Limits, Outcome},
 };
 
-/// What the command line asks for.
+/// Request of the command line.
 struct Request {
     table: String,
     names: Vec<String>,

@@ -1,4 +1,5 @@
-//! What a promotion cuts: told to clients exactly, listed with the three values of each key, written again once, discarded.
+//! Changes that a promotion cuts: told to clients exactly, listed with the three values of each key, written again once,
+//! discarded.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ const CANCEL_ONE_IN: u32 = 4;
 const CANCEL_AFTER_MS_MAX: u64 = 1_500;
 /// One in so many moves names a group: also one of the home's region.
 const GROUP_ONE_IN: u32 = 4;
-/// What the source of a move does afterwards. Where every region follows, and in the home's region, one of the last two
+/// Roles of a move's source afterwards. Where every region follows, and in the home's region, one of the last two
 /// is refused.
 const SOURCES: [MoveSource; 5] = [
     MoveSource::Policy,

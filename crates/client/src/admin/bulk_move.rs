@@ -23,7 +23,7 @@ pub struct Pace {
 /// How a bulk move is made, whatever its tenants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BulkMoveOptions {
-    /// What each home before does afterwards.
+    /// Role of each home before, after its move.
     pub source: MoveSource,
     /// How many at a time.
     pub pace: Pace,
@@ -68,7 +68,7 @@ pub enum BulkMoveState {
 /// How far a bulk move is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BulkMoveProgress {
-    /// What is moved where, in words.
+    /// Tenants and their target, in words.
     pub selection: String,
     /// Whether it goes on.
     pub state: BulkMoveState,
@@ -92,10 +92,10 @@ pub struct BulkMoveProgress {
     pub away: u64,
 }
 
-/// What a bulk move would do, as far as the nodes know.
+/// Preview of a bulk move, as far as the nodes know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BulkMovePlan {
-    /// What is moved where, in words.
+    /// Tenants and their target, in words.
     pub selection: String,
     /// Tenants that would move.
     pub tenants: u64,
@@ -103,7 +103,7 @@ pub struct BulkMovePlan {
     pub targets: Vec<BulkMoveTarget>,
     /// Waves, if none misses its budget.
     pub waves: u64,
-    /// What each home before does afterwards.
+    /// Role of each home before, after its move.
     pub source: MoveSource,
     /// Tenants that would stay.
     pub refused: u64,
@@ -117,7 +117,7 @@ pub struct BulkMovePlan {
     pub lag: Option<Duration>,
     /// Longest pause of a tenant's writes to expect, if that is known.
     pub pause: Option<Duration>,
-    /// What is to be known first.
+    /// Advice before the move.
     pub advice: Vec<String>,
 }
 
@@ -151,7 +151,7 @@ pub struct BulkMoveTenant {
     pub to_group: u32,
     /// Why it could not be moved; while it moves: why its move is given up.
     pub failure: String,
-    /// What a rehearsal has measured of it, and what was forecast.
+    /// Figures that a rehearsal has measured of it, and those that were forecast.
     pub rehearsal: Option<RehearsedTenant>,
 }
 

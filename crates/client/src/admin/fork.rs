@@ -88,7 +88,7 @@ pub struct ForkEntry {
     pub key: Bytes,
     /// The key at the fork point.
     pub at_fork_point: AtForkPoint,
-    /// What was cut; absent: a delete.
+    /// Item that was cut; absent: a delete.
     pub cut: Option<Item>,
     /// The key now, in the group's copy; absent: it does not exist there.
     pub live: Option<Item>,
@@ -101,13 +101,13 @@ pub struct ForkEntry {
 /// Key at a fork point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AtForkPoint {
-    /// What it was; `None`: it did not exist.
+    /// Item as it was; `None`: it did not exist.
     Known(Option<Item>),
     /// The fork does not tell.
     Unknown,
 }
 
-/// What becomes of a change that was cut if it is written again.
+/// Class of a cut change by the effect of writing it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkClass {
     /// The group has no data to compare with yet, or the node is of a later version.

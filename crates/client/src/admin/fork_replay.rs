@@ -52,7 +52,7 @@ pub struct ReplayedChange {
     pub revision: Revision,
     /// Its class, as the tenant's home says.
     pub class: ForkClass,
-    /// What became of it.
+    /// Outcome.
     pub outcome: ReplayOutcome,
     /// Revision that it has on the tenant's history, if it was written or found.
     pub live: Option<Revision>,
@@ -64,7 +64,7 @@ pub struct ReplayedChange {
     pub failure: String,
 }
 
-/// What became of a change of a fork.
+/// Outcome of the replay of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayOutcome {
     /// It was written again; in a dry run: it would be.

@@ -2,7 +2,7 @@
 
 use stead_api::proto::admin::v1::move_tenant_request::Source;
 
-/// What the home before a move does afterwards.
+/// Role of the home before a move, afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MoveSource {
     /// It follows where the tenant's followers name its region, else it leaves.

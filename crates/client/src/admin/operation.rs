@@ -99,7 +99,7 @@ pub enum OperationOutcome {
 /// Step of an operation that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What was done.
+    /// Name of the step.
     pub name: StepName,
     /// When.
     pub time: Option<SystemTime>,
@@ -128,7 +128,7 @@ pub enum StepName {
     Other,
 }
 
-/// What a move would do, as far as the nodes know.
+/// Preview of a move, as far as the nodes know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MovePlan {
     /// Why it would be refused now, and the way out. Empty: it can begin.

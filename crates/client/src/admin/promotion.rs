@@ -50,10 +50,10 @@ pub struct PromotionRequest {
     pub dry_run: bool,
 }
 
-/// What a promotion would do, as far as the nodes know: never better than the truth.
+/// Forecast of a promotion, as far as the nodes know: never better than the truth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromotionPlan {
-    /// What is promoted, in words.
+    /// Tenants that are promoted, in words.
     pub selection: String,
     /// Tenants that were selected.
     pub tenants: u64,
@@ -63,13 +63,13 @@ pub struct PromotionPlan {
     pub targets: Vec<(Place, u64)>,
     /// Longest wait after the fence.
     pub wait_max: Option<Duration>,
-    /// What is left of it now, if the directory's leader has told.
+    /// Rest of the wait now, if the directory's leader has told.
     pub wait_left: Option<Duration>,
     /// Tenants of which acknowledged writes may be lost.
     pub tenants_at_risk: u64,
     /// Tenants that would not be promoted as requested.
     pub tenants_blocked: u64,
-    /// What is to be considered first.
+    /// Advice before the promotion.
     pub advice: Vec<String>,
     /// Options that would unblock what is blocked.
     pub options_needed: Vec<String>,
@@ -169,7 +169,7 @@ pub enum PromotionPhase {
     Waiting,
     /// New homes are chosen and take over.
     TakingOver,
-    /// What is left is blocked.
+    /// All tenants that are left are blocked.
     Blocked,
     /// It is over.
     Over,
@@ -180,9 +180,9 @@ pub enum PromotionPhase {
 /// How far a promotion is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromotionProgress {
-    /// What is promoted, in words.
+    /// Tenants that are promoted, in words.
     pub selection: String,
-    /// What it does.
+    /// Phase.
     pub phase: PromotionPhase,
     /// Tenants that were selected.
     pub tenants: u64,

@@ -11,7 +11,7 @@ use super::{
     promotion::{revision, role, time},
 };
 
-/// What a promotion has decided, tenant by tenant.
+/// Decisions of a promotion, tenant by tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromotionReport {
     /// The operation.
@@ -20,7 +20,7 @@ pub struct PromotionReport {
     pub tenants: Vec<PromotedTenant>,
 }
 
-/// What a promotion has decided for a tenant.
+/// Decision of a promotion for a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromotedTenant {
     /// Name of the tenant.
@@ -45,7 +45,7 @@ pub struct PromotedTenant {
     pub durability_lowered: bool,
     /// Times of its steps.
     pub times: PromotedTimes,
-    /// What the members have reported.
+    /// Reports of the members.
     pub reports: Vec<FreezeReport>,
 }
 
@@ -96,7 +96,7 @@ pub enum PromotedState {
     Other,
 }
 
-/// What a member has reported from its freeze.
+/// Report of a member from its freeze.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreezeReport {
     /// The group.

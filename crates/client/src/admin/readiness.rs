@@ -10,7 +10,7 @@ use super::{
     promotion::{duration, planned, time},
 };
 
-/// What a promotion would do if a region were lost now.
+/// Forecast of a promotion if a region were lost now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionReadiness {
     /// The region.

@@ -11,7 +11,7 @@ use stead_types::Error;
 use super::{Admin, promotion::duration};
 use crate::response::malformed;
 
-/// What becomes of a tenant when its home region is lost.
+/// Policy for the loss of a tenant's home region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRegionLoss {
     /// An operator is alerted, and decides.

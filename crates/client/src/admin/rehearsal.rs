@@ -11,7 +11,7 @@ use super::{
     promotion::{duration, revision, time},
 };
 
-/// What a rehearsal has measured of a tenant, and what a promotion would have done when it began.
+/// Figures that a rehearsal has measured of a tenant, and the forecast of a promotion from when it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RehearsedTenant {
     /// Whether the tenant is away.

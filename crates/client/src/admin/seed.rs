@@ -48,7 +48,7 @@ pub struct SeedProgress {
 pub enum SeedPhase {
     /// Keys are copied.
     Loading,
-    /// What was written since the beginning is copied.
+    /// Changes since the beginning are copied.
     CatchingUp,
     /// It was given up.
     Failed,

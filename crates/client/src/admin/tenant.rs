@@ -35,7 +35,7 @@ pub enum TenantState {
     Deleting,
 }
 
-/// What the home of a tenant does once its lease has run out, because its region cannot reach the directory.
+/// Behaviour of a tenant's home once its lease has run out, because its region cannot reach the directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLeaseLoss {
     /// It stops, with `NO_LEASE`: no two regions ever serve the tenant.
@@ -117,9 +117,9 @@ pub struct TenantInfo {
     pub effective_limits: TenantLimits,
     /// Move in flight, if any.
     pub moving: Option<MoveInFlight>,
-    /// What its home does without a lease.
+    /// Behaviour of its home without a lease.
     pub on_lease_loss: OnLeaseLoss,
-    /// What becomes of it when its home region is lost.
+    /// Policy for the loss of its home region.
     pub on_region_loss: OnRegionLoss,
 }
 
@@ -157,7 +157,7 @@ pub struct NewTenant {
     pub labels: BTreeMap<String, String>,
     /// Its own limits; for the others the cluster's defaults hold.
     pub limits: TenantLimits,
-    /// What its home does without a lease; absent: it stops.
+    /// Behaviour of its home without a lease; absent: it stops.
     pub on_lease_loss: Option<OnLeaseLoss>,
     /// Reason, for the audit log.
     pub reason: String,
@@ -186,7 +186,7 @@ pub struct TenantChange {
     pub default_limits: Vec<TenantLimit>,
     /// Whether to enable or to disable it.
     pub enabled: Option<bool>,
-    /// What its home does without a lease.
+    /// Behaviour of its home without a lease.
     pub on_lease_loss: Option<OnLeaseLoss>,
     /// Reason, for the audit log.
     pub reason: String,

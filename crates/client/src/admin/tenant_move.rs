@@ -16,7 +16,7 @@ pub struct TenantMove {
     pub etag: String,
     /// Where its home is to be.
     pub to: MoveTarget,
-    /// What the group that is home now does afterwards.
+    /// Role of the present home after the move.
     pub source: MoveSource,
     /// Reason, for the audit log and the operation.
     pub reason: String,

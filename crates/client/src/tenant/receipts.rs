@@ -1,4 +1,4 @@
-//! What became of acknowledged writes.
+//! Receipts of acknowledged writes.
 
 use stead_api::{
     convert::id,
@@ -12,7 +12,7 @@ use crate::response::malformed;
 /// Most revisions of one request.
 const REVISIONS_MAX: usize = 1_000;
 
-/// What became of acknowledged revisions.
+/// Receipts of acknowledged revisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipts {
     /// One for each revision, in the order that they were asked for.
@@ -23,18 +23,18 @@ pub struct Receipts {
     pub silent_groups: Vec<u32>,
 }
 
-/// What became of one acknowledged revision.
+/// Receipt of one acknowledged revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The revision.
     pub revision: Revision,
-    /// What became of it.
+    /// Outcome.
     pub status: ReceiptStatus,
     /// Forks that hold it, where it was cut: group, region, number of the fork.
     pub forks: Vec<(u32, String, u32)>,
 }
 
-/// What became of an acknowledged revision.
+/// Fate of an acknowledged revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiptStatus {
     /// It is part of the tenant's history.

@@ -190,7 +190,7 @@ async fn large_tenant(homes: u64, history_max: u64) -> (World, TenantNumber) {
     (world, tenant)
 }
 
-/// What writers of a tenant have seen while it was seeded.
+/// Observations of a tenant's writers while it was seeded.
 #[derive(Debug, Default)]
 struct Writing {
     last: Revision,

@@ -429,7 +429,7 @@ impl World {
     }
 }
 
-/// What a node is started with.
+/// Arguments of a node's start.
 pub struct NodeSetup {
     pub group: GroupId,
     pub id: u64,

@@ -20,7 +20,7 @@ const NAME: &str = "BALLAST";
 #[derive(Clone, Debug)]
 pub(crate) struct Ballast(PathBuf);
 
-/// What to do with the ballast.
+/// Next step for the ballast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BallastStep {
     Keep,

@@ -23,7 +23,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// Interval of looks at the free space.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a node does, for the service manager.
+/// State of a node, for the service manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
     /// It has started, and serves.

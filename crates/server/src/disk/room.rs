@@ -1,4 +1,4 @@
-//! What is known of the room of voters, and the check of writes against it.
+//! Room on the disks of voters as last reported, and the check of writes against it.
 
 use std::{
     collections::BTreeMap,

@@ -234,7 +234,7 @@ pub(crate) struct Responder {
     to: Option<ResponseSender>,
     /// Held until the answer is sent.
     permit: Option<Permit>,
-    /// What earlier homes removed of a range, to be added to the answer of the home that goes on.
+    /// Keys of a range that earlier homes removed, to be added to the answer of the home that goes on.
     part: Option<Box<DeleteRangeResponse>>,
 }
 

@@ -31,7 +31,7 @@ impl DigestService {
     }
 }
 
-/// What a copy has at one moment.
+/// Position and digests of a copy at one moment.
 struct CopyReading {
     is_owner: bool,
     revision: Revision,

@@ -198,7 +198,7 @@ fn snapshot_in_pages_misses_no_change_between_them() {
     assert_eq!(held, all);
 }
 
-/// What a watcher of the directory costs is counted in the tenants that it looks at.
+/// The cost of a watcher of the directory is counted in the tenants that it looks at.
 #[test]
 fn change_costs_watchers_what_changed() {
     // Invariant 2.

@@ -119,7 +119,7 @@ fn may_pass(ended: &WatchEnded) -> bool {
     )
 }
 
-/// What the caller of a watch has.
+/// Position up to which the caller of a watch has seen everything.
 #[derive(Default)]
 struct ResumePoint {
     has_begun: bool,

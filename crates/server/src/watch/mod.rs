@@ -62,7 +62,7 @@ use crate::{
 /// Messages of one watch; the last one tells how it ended.
 pub(crate) type Messages = BoxStream<'static, WatchResponse>;
 
-/// What watches share with operations.
+/// Parts of the node that watches share with operations.
 pub(crate) struct WatchContext {
     /// State of the node.
     pub(crate) host: Arc<Host>,

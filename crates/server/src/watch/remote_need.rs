@@ -1,4 +1,4 @@
-//! What a watch waits for before it shows changes of a tenant with durability `REMOTE`.
+//! Condition for showing changes of a tenant with durability `REMOTE` to a watch.
 
 use stead_replication::{RemoteWait, SharedDirectoryView};
 use stead_state::shard::{apply_result::EvaluationPoint, read::TenantReader};
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{host::HostedGroup, router::shows_only_remote};
 
-/// What the changes of a copy need before they are shown.
+/// Confirmation that changes of a copy need before they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemoteNeed {
     /// Nothing: the tenant's durability is `REGION`, or the copy is in another region than the home.

@@ -28,7 +28,7 @@ pub(super) const PASSES: u32 = 2;
 /// Time after which another cancellation is no repetition of the first one by a client that had no answer.
 const CANCEL_AGAIN_MS: u64 = 5_000;
 
-/// What a bulk move needs next.
+/// Next need of a bulk move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Next {
     /// Nothing but time and reports.

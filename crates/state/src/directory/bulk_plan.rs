@@ -159,7 +159,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// What a bulk move would do, as of one view.
+/// Preview of a bulk move as of one view.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BulkMovePreview {
     /// Moves that can begin.

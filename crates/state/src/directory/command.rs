@@ -59,7 +59,7 @@ pub struct NewTenant {
     pub labels: BTreeMap<String, String>,
     /// Limits that differ from the defaults.
     pub limits: TenantLimits,
-    /// What its home does without a lease.
+    /// Behaviour of its home without a lease.
     pub on_lease_loss: LeaseLossPolicy,
 }
 
@@ -82,7 +82,7 @@ pub struct TenantUpdate {
     pub limits: LimitsUpdate,
     /// Whether it is served.
     pub enabled: Option<bool>,
-    /// What its home does without a lease.
+    /// Behaviour of its home without a lease.
     pub on_lease_loss: Option<LeaseLossPolicy>,
 }
 
@@ -155,7 +155,7 @@ pub enum Command {
     AdvancePromotion {
         /// Number of the operation.
         operation: u64,
-        /// What the leader knows.
+        /// Fact that the leader knows.
         action: PromotionAdvance,
     },
     /// Records that a fork is to be discarded; the log of its group discards it.

@@ -1,4 +1,4 @@
-//! What a tenant's home does without a lease, as the directory shows it; [`super::ownership`] has the transitions.
+//! Behaviour of a tenant's home without a lease, as the directory shows it; [`super::ownership`] has the transitions.
 //!
 //! ```text
 //!            an operator asks          the home reports that its log has it
@@ -20,7 +20,7 @@ use crate::{
     shard::record::LeaseLossPolicy,
 };
 
-/// What a tenant's home does without a lease.
+/// Behaviour of a tenant's home without a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LeaseLoss {
     /// It stops.

@@ -19,7 +19,7 @@ pub const OPERATION_STEPS_MAX: usize = 32;
 pub struct Operation {
     /// Number in the cluster.
     pub id: u64,
-    /// What it does.
+    /// Kind of the operation.
     pub kind: OperationKind,
     /// Its tenants; none of a bulk move or a promotion.
     pub tenants: Vec<OperationTenant>,
@@ -65,7 +65,7 @@ pub struct OperationTenant {
 /// Step of an operation that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OperationStep {
-    /// What was done.
+    /// Name of the step.
     pub name: StepName,
     /// Logged time.
     pub time: u64,

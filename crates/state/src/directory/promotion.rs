@@ -56,7 +56,7 @@ pub enum PromotionSelection {
     Tenants(Vec<TenantName>),
 }
 
-/// What the directory's leader knows and a promotion waits for.
+/// Facts that the directory's leader knows and a promotion waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PromotionAdvance {
     /// The lease wait is over for every fence up to this version: the next tenants fenced by then freeze.
@@ -77,7 +77,7 @@ pub enum PromotionAdvance {
 /// Promotion of an operation: what is asked for, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promotion {
-    /// What is asked for; the tenants that it names are its items.
+    /// Request as it was asked; the tenants that it names are its items.
     pub request: PromotionRequest,
     /// Logged time until which planned moves are tried; 0: none are.
     pub graceful_until: u64,

@@ -21,12 +21,12 @@ use crate::{
     shard::{ownership::FreezeReport, record::PreviousRole},
 };
 
-/// What a choice is made from.
+/// Input of a choice.
 #[derive(Clone, Copy, Debug)]
 pub struct Consultation<'a> {
     /// The tenant, whose promotion is in flight and has no new home yet.
     pub tenant: &'a Tenant,
-    /// What groups have reported for this promotion.
+    /// Reports of groups for this promotion.
     pub reports: &'a BTreeMap<GroupId, FrozenReport>,
     /// Groups that do not answer.
     pub silent: &'a BTreeSet<GroupId>,
@@ -38,7 +38,7 @@ pub struct Consultation<'a> {
     pub allow_loss: bool,
 }
 
-/// What a promotion does next with a tenant.
+/// Next step of a promotion for a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// Waits for the reports of these groups.
@@ -287,7 +287,7 @@ impl<'a> Consultation<'a> {
     }
 }
 
-/// What may be lost.
+/// Bounds of the loss.
 impl Consultation<'_> {
     /// Returns why acknowledged writes may be lost with a candidate that only a permission allows.
     fn problems(&self, candidate: &Candidate<'_>) -> Vec<String> {

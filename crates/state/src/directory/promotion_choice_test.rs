@@ -21,7 +21,7 @@ const BESIDE: GroupId = GroupId::new(2);
 const EAST: GroupId = GroupId::new(3);
 const WEST: GroupId = GroupId::new(4);
 
-/// What a choice is made from, by default: the home in a region with the group beside it, two followers elsewhere.
+/// Default input of a choice: the home in a region with the group beside it, two followers elsewhere.
 struct Case {
     tenant: Tenant,
     reports: BTreeMap<GroupId, FrozenReport>,

@@ -1,4 +1,4 @@
-//! What a promotion would do, as far as a view and reports of groups say: the commands of the promotion itself, applied to a
+//! Forecast of a promotion from a view and reports of groups: the commands of the promotion itself, applied to a
 //! directory that nobody has. A dry run cannot differ from the promotion by other means than by what it is told.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::shard::ownership::FreezeReport;
 /// Most steps of a forecast for each thousand tenants: every one brings some of them further.
 const STEPS_MAX: usize = 64;
 
-/// What a group would report of a tenant if it froze now.
+/// Report that a group would give of a tenant if it froze now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyReport {
     /// The report; its promotion and epoch do not matter.
@@ -23,17 +23,17 @@ pub struct CopyReport {
     pub fresh_as_of: Option<u64>,
 }
 
-/// What a promotion would do.
+/// Forecast of a promotion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromotionForecast {
     /// Its tenants, as they would be once every group that answers has reported.
     pub items: Vec<(TenantNumber, PromotionItem)>,
 }
 
-/// What is known when a promotion is forecast.
+/// Facts from which a promotion is forecast.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromotionFacts {
-    /// What the groups that answer would report.
+    /// Reports of the groups that answer.
     pub copies: BTreeMap<(GroupId, TenantNumber), CopyReport>,
     /// Groups that do not answer.
     pub silent: BTreeSet<GroupId>,

@@ -67,7 +67,7 @@ fn copy(group: GroupId, sequence: u64, fresh_as_of: Option<u64>) -> ((GroupId, T
     ((group, ACME), CopyReport { report, fresh_as_of })
 }
 
-/// What is known where the home is silent, and both followers answer.
+/// Facts where the home is silent, and both followers answer.
 fn home_silent() -> PromotionFacts {
     PromotionFacts {
         copies: [copy(EAST, 90, Some(9_000)), copy(SOUTH, 100, Some(8_000))].into(),

@@ -28,7 +28,7 @@ pub struct PromotionItem {
     pub continues: bool,
     /// How far it is.
     pub state: PromotionState,
-    /// What each frozen group has reported.
+    /// Reports of the frozen groups.
     pub reports: BTreeMap<GroupId, FrozenReport>,
     /// The choice, once it is recorded.
     pub decision: Option<PromotionDecision>,

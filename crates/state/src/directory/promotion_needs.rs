@@ -1,4 +1,4 @@
-//! What the directory's leader has to do for promotions in flight. It follows from the directory alone, so that a new
+//! Work of the directory's leader for promotions in flight. It follows from the directory alone, so that a new
 //! leader goes on where the last one was.
 
 use std::{
@@ -11,7 +11,7 @@ use stead_types::{GroupId, TenantNumber};
 use super::{Directory, Promotion, PromotionItem, PromotionPhase, PromotionState, Tenant, TenantPromotion};
 use crate::lease::{grantor::AppliedFence, waiter::PossibleOwners};
 
-/// What the directory's leader has to do for a promotion in flight.
+/// Work of the directory's leader for a promotion in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromotionNeeds {
     /// Number of the operation.

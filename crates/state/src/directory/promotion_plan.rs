@@ -9,7 +9,7 @@ use super::{
 };
 use crate::shard::record::LeaseLossPolicy;
 
-/// What a promotion would do, as of one view: before any group has said what it holds.
+/// Preview of a promotion as of one view: before any group has said what it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromotionPreview {
     /// The tenants, by number.
@@ -18,7 +18,7 @@ pub struct PromotionPreview {
     pub skipped: u64,
 }
 
-/// What a promotion would do with one tenant.
+/// Forecast of a promotion for one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviewedPromotion {
     /// The tenant.

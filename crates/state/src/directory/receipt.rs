@@ -1,11 +1,11 @@
-//! What the directory says of an acknowledged revision of a tenant.
+//! Receipt of an acknowledged revision of a tenant, from the directory.
 
 use stead_types::Revision;
 
 use super::Tenant;
 use crate::lineage::RevisionStatus;
 
-/// What became of an acknowledged revision, as far as a directory view knows.
+/// Fate of an acknowledged revision, as far as a directory view knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiptState {
     /// It is on the tenant's lineage, and no promotion is under way that could cut it.

@@ -1,4 +1,4 @@
-//! What becomes of a tenant when its home region is lost, as the operator has decided beforehand.
+//! Policy for the loss of a tenant's home region, which the operator has chosen beforehand.
 //!
 //! # Invariants
 //!
@@ -21,7 +21,7 @@ pub const SILENT_MS: RangeInclusive<u64> = 10_000..=86_400_000;
 /// Longest window of loss that may be accepted, in milliseconds.
 pub const LOSS_MS_MAX: u64 = 86_400_000;
 
-/// What becomes of a tenant when its home region is lost.
+/// Policy for the loss of a tenant's home region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RegionLoss {
     /// An operator is alerted, and decides.
@@ -48,7 +48,7 @@ pub struct PromotionPolicy {
 pub struct RegionLossUpdate {
     /// Name of the tenant.
     pub name: TenantName,
-    /// What becomes of it.
+    /// Policy.
     pub policy: RegionLoss,
 }
 

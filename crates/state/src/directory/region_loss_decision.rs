@@ -16,7 +16,7 @@ use super::{
     PromotionState, RegionLoss, Tenant, TenantState, region_loss::wait_ms,
 };
 
-/// What the directory's leader has seen of a region.
+/// Observation of a region by the directory's leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionObservation {
     /// Time since a voter of any group of the region renewed its lease, or since the leader leads, in milliseconds.
@@ -34,7 +34,7 @@ impl RegionObservation {
     }
 }
 
-/// What is due for the tenants of a region.
+/// Decision for the tenants of a region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionLossDecision {
     /// Tenants that are promoted now, by number.

@@ -1,4 +1,4 @@
-//! What becomes of tenants when their home region is lost: the policy, and the decisions that follow from it.
+//! Policy for the loss of a home region, and the decisions that follow from it.
 
 use proptest::prelude::*;
 use stead_types::{Durability, GroupId, NodeId, TenantNumber};

@@ -1,5 +1,5 @@
 //! Rehearsals of the loss of a region: operations that move some of its tenants away and back under their load, in waves.
-//! What a promotion would have done at their beginning is kept beside what was measured.
+//! The forecast of a promotion from their beginning is kept beside the measured figures.
 
 use stead_types::{GroupId, RegionName, Revision, TenantName};
 
@@ -24,11 +24,11 @@ pub struct RehearsedTenant {
     pub name: TenantName,
     /// Region where it goes.
     pub to: RegionName,
-    /// What a promotion would do now.
+    /// Forecast of a promotion now.
     pub forecast: RehearsalForecast,
 }
 
-/// What a promotion would have done with a tenant when a rehearsal began, with every group of its region silent.
+/// Forecast of a tenant's promotion when a rehearsal began, with every group of its region silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RehearsalForecast {
     /// Wall clock, in milliseconds since 1970; 0: no forecast was made.
@@ -48,7 +48,7 @@ pub struct RehearsalForecast {
 /// Record of a tenant of a rehearsal, beside that of its move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RehearsalItem {
-    /// What a promotion would have done when it began.
+    /// Forecast of a promotion from when it began.
     pub forecast: RehearsalForecast,
     /// The move away, once it is done.
     pub away: Option<ItemMove>,

@@ -85,7 +85,7 @@ pub enum GroupReport {
     Frozen {
         /// The tenant.
         tenant: TenantNumber,
-        /// What its record says.
+        /// Content of its record.
         report: FreezeReport,
         /// Wall clock, in milliseconds since 1970, at which its copy was last proved fresh.
         fresh_as_of: Option<u64>,

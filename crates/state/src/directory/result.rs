@@ -224,7 +224,7 @@ pub enum Rejection {
     /// A promotion is refused.
     #[error(transparent)]
     Promotion(#[from] PromotionRejection),
-    /// What becomes of a tenant when its home region is lost is refused.
+    /// The policy for the loss of a tenant's home region is refused.
     #[error(transparent)]
     RegionLoss(#[from] RegionLossRejection),
     /// There would be too many records of tenants of bulk moves: of those to be moved, beside others that are needed.

@@ -27,9 +27,9 @@ mod flag {
     pub(super) const MOVING: u8 = 1 << 5;
     /// The highest epoch handed out is at the end, because it is not that of the home.
     pub(super) const LAST_EPOCH: u8 = 1 << 6;
-    /// What the home does without a lease is at the end, because it is not [`super::LeaseLoss::Stop`].
+    /// Mark that the home's behaviour without a lease is at the end, because it is not [`super::LeaseLoss::Stop`].
     pub(super) const LEASE_LOSS: u8 = 1 << 7;
-    /// What becomes of the tenant when its home region is lost is at the end; the state is in the lowest bits of the byte
+    /// Mark that the policy for the loss of the home region is at the end; the state is in the lowest bits of the byte
     /// before it. Takes the place of a state, because every other bit is used.
     pub(super) const REGION_LOSS: u8 = 3;
     pub(super) const ALL: u8 = PROMOTING | REMOTE_FLOOR | LIMITS | MOVING | LAST_EPOCH | LEASE_LOSS;
@@ -56,7 +56,7 @@ pub struct Tenant {
     pub state: TenantState,
     /// Minimum durability of its writes.
     pub durability: Durability,
-    /// What its home does without a lease.
+    /// Behaviour of its home without a lease.
     pub on_lease_loss: LeaseLoss,
     /// Regions of its followers.
     pub followers: Followers,
@@ -74,7 +74,7 @@ pub struct Tenant {
     pub promoting: Option<Box<TenantPromotion>>,
     /// Labels of operators.
     pub labels: Option<Box<BTreeMap<String, String>>>,
-    /// What few tenants have: set by [`Tenant::set_limits`] and [`Tenant::set_on_region_loss`].
+    /// Settings that few tenants have: set by [`Tenant::set_limits`] and [`Tenant::set_on_region_loss`].
     pub own: Option<Box<OwnSettings>>,
     /// Directory version of the last change of this record.
     pub version: DirectoryVersion,
@@ -89,7 +89,7 @@ pub struct Tenant {
 pub struct OwnSettings {
     /// Limits that differ from the defaults.
     pub limits: TenantLimits,
-    /// What becomes of the tenant when its home region is lost.
+    /// Policy for the loss of the tenant's home region.
     pub on_region_loss: RegionLoss,
 }
 

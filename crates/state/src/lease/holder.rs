@@ -57,7 +57,7 @@ pub struct FullLease {
     pub version: DirectoryVersion,
 }
 
-/// What a node's view says of a tenant that one of its groups is asked to serve.
+/// Directory entry, in a node's view, of a tenant that one of its groups is asked to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedTenant {
     /// The group.

@@ -20,7 +20,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What one voter of a group remembers of its time without a lease.
+/// Memory of one voter of a group of its time without a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseTransfer {
     /// Boot clock since when it has led without a lease.

@@ -22,13 +22,13 @@ pub const HEIR_STALENESS_MAX: Duration = Duration::from_secs(1);
 /// Shortest lease of an heir that is handed the tenant: more than two round trips between any two regions.
 pub const HEIR_LEASE_MIN: Duration = Duration::from_secs(2);
 
-/// What the leader of a group knows beside its view and its records.
+/// Facts that the leader of a group knows beside its view and its records.
 pub struct LeaderFacts<'a> {
     /// Whether a lease counts that was asked for after the leadership began.
     pub has_lease: bool,
     /// Staleness of the group's copy of a tenant, if it is known.
     pub staleness: &'a dyn Fn(TenantNumber) -> Option<Duration>,
-    /// What the heir of a tenant has told, if that is recent.
+    /// Last message of a tenant's heir, if it is recent.
     pub heir: &'a dyn Fn(TenantNumber) -> Option<HeirReadiness>,
     /// Why the seed of a tenant to a group was given up, if it was.
     pub seed_failure: &'a dyn Fn(TenantNumber, GroupId) -> Option<SeedFailure>,
@@ -58,7 +58,7 @@ impl LeaderFacts<'_> {
     };
 }
 
-/// What the heir of a move has told its home.
+/// Readiness of a move's heir, as it has told the home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeirReadiness {
     /// The heir.

@@ -78,7 +78,7 @@ pub struct CurrentHome {
     pub epoch: Epoch,
 }
 
-/// What a group of this node knows of a tenant, according to the group's own log.
+/// Record of a tenant in a group of this node, according to the group's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalRecord {
     /// Epoch owned or followed.

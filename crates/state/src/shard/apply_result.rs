@@ -158,14 +158,14 @@ pub struct ReplayResult {
     pub at: EvaluationPoint,
     /// Class of the change before the replay.
     pub class: ForkClass,
-    /// What became of it.
+    /// Outcome.
     pub outcome: ReplayOutcome,
     /// Its keys that somebody has changed since the fork point; where the change was written, they were replaced, or
     /// incremented or appended to.
     pub touched: Vec<TouchedKey>,
 }
 
-/// What became of a change that was to be replayed.
+/// Outcome of the replay of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayOutcome {
     /// It was written again, at this revision.

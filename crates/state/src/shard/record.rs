@@ -198,7 +198,7 @@ pub struct Fork {
     pub lineage: Lineage,
     /// Fork point: everything above this sequence was cut.
     pub point: Sequence,
-    /// What of a tail the fork holds; `None` where the whole copy is the fork.
+    /// Part of a tail that the fork holds; `None` where the whole copy is the fork.
     pub tail: Option<Tail>,
 }
 

@@ -30,7 +30,7 @@ use crate::{
 /// 60 bytes of memory on every node that holds the tenant.
 pub const REPLAYS_MAX: usize = 1 << 20;
 
-/// What a copy says about a change of a fork.
+/// Decision of a copy about a change of a fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayDecision {
     /// Class of the change.

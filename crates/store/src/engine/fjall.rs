@@ -64,7 +64,7 @@ struct EndOfCompaction {
     free: u64,
 }
 
-/// What to do about a compaction thread that has ended.
+/// Reaction to a compaction thread that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndedWorker {
     /// Nothing yet: without room another thread would end as well. Rows can be read and written meanwhile.

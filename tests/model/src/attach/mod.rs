@@ -10,7 +10,7 @@ mod step;
 pub use state::{Action, State};
 use stateright::{Model, Property};
 
-/// What may happen in a configuration.
+/// Events that may happen in a configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Writes of the tenant.
@@ -36,7 +36,7 @@ pub enum Mutant {
     AttachedWithoutNumber,
     /// Records of an earlier attempt are applied, and what is missing before them is not noticed.
     DataWithoutNumber,
-    /// What an opening does not list is taken for attached.
+    /// A tenant that an opening does not list is taken for attached.
     UnlistedIsAttached,
     /// A new leader of the home counts by what the last one knew, before the opening.
     CountsBeforeOpening,
@@ -45,7 +45,7 @@ pub enum Mutant {
 /// The model in one configuration.
 #[derive(Clone, Debug)]
 pub struct Attaching {
-    /// What may happen.
+    /// Events that may happen.
     pub bounds: Bounds,
     /// The rule that is broken.
     pub mutant: Option<Mutant>,

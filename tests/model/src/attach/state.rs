@@ -114,7 +114,7 @@ pub struct Answer {
 pub struct Acknowledgement {
     /// Offset that is applied.
     pub offset: u8,
-    /// What has changed since the last one: the attempt for which the tenant is attached now, or is no longer.
+    /// Change since the last one: the attempt for which the tenant is attached now, or is no longer.
     pub change: Option<Change>,
     /// Part of an acknowledgement that takes effect, where a mutant splits it.
     pub part: Part,
@@ -136,7 +136,7 @@ pub enum Part {
     Whole,
     /// Its offset.
     Offset,
-    /// What is attached.
+    /// The tenant is attached.
     Attached,
 }
 

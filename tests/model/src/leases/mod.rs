@@ -13,7 +13,7 @@ pub use mutant::Mutant;
 pub use state::{Action, State};
 use stateright::{Model, Property};
 
-/// What may happen in a configuration.
+/// Events that may happen in a configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Groups.
@@ -63,7 +63,7 @@ impl Bounds {
 /// The model in one configuration.
 #[derive(Clone, Debug)]
 pub struct Leases {
-    /// What may happen.
+    /// Events that may happen.
     pub bounds: Bounds,
     /// The rule that is broken.
     pub mutant: Option<Mutant>,

@@ -2,8 +2,8 @@
 
 use stead_state::directory::LeaseLoss;
 
-/// What may happen in a configuration, and how often. Delays are unbounded everywhere; so are crashes and breaks where
-/// they are enabled.
+/// Events that may happen in a configuration, and how often. Delays are unbounded everywhere; so are crashes and breaks
+/// where they are enabled.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Groups that are members of the replica set from the beginning.
@@ -47,7 +47,7 @@ pub struct Bounds {
     pub deletes: bool,
     /// Whether freshness pings are sent.
     pub pings: bool,
-    /// What an owner does without a lease.
+    /// Behaviour of an owner without a lease.
     pub policy: Policy,
     /// Whether each state is settled: a fault-free schedule must end well (STUCK).
     pub settles: bool,

@@ -7,7 +7,7 @@ use super::bounds::{Bounds, Durability, Policy};
 pub struct Configuration {
     /// Its name.
     pub name: &'static str,
-    /// What may happen.
+    /// Events that may happen.
     pub bounds: Bounds,
     /// Whether it is small enough for every run of the tests.
     pub is_short: bool,

@@ -1,7 +1,7 @@
 //! Directory of the ownership model: a linearizable register with the history of its versions, which views follow.
 //!
-//! What it decides about a tenant are the functions of `stead_state::directory`; what an operator or the tool checks
-//! before it asks, such as which group a promotion may choose, is in `choice`.
+//! Its decisions about a tenant are the functions of `stead_state::directory`; the checks of an operator or the tool
+//! before it asks, such as which group a promotion may choose, are in `choice`.
 
 use std::sync::Arc;
 

@@ -46,7 +46,7 @@ use self::{action::Action, bounds::Bounds, mutant::Mutant, settle::Settled, stat
 /// The model in one configuration.
 #[derive(Clone, Debug)]
 pub struct Ownership {
-    /// What may happen, and how often.
+    /// Events that may happen, and how often.
     pub bounds: Bounds,
     /// The rule that is broken.
     pub mutant: Option<Mutant>,

@@ -11,7 +11,7 @@ use super::{
 pub struct Mutation {
     /// The rule that is broken.
     pub mutant: Mutant,
-    /// What may happen.
+    /// Events that may happen.
     pub bounds: Bounds,
     /// The property that catches it.
     pub caught_by: &'static str,

@@ -94,7 +94,7 @@ impl Ownership {
 /// Schedule that ended badly.
 #[derive(Clone, Debug)]
 pub struct BadEnd {
-    /// What is wrong with its last state.
+    /// Fault of its last state.
     pub reason: &'static str,
     /// Its actions.
     pub actions: Vec<Action>,

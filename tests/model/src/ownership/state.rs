@@ -54,7 +54,7 @@ pub struct State {
     pub directory: Arc<Register>,
     /// The groups.
     pub groups: [Arc<Group>; GROUPS],
-    /// What happened so far, as an observer outside sees it.
+    /// History so far, as an observer outside sees it.
     pub seen: Observed,
     /// How often bounded things have happened.
     pub used: Used,
@@ -119,7 +119,7 @@ pub struct Message {
     pub epoch: Epoch,
     /// Number of the attempt that it is sent for.
     pub attach: AttachNumber,
-    /// What it carries.
+    /// Content of the message.
     pub content: Content,
 }
 
@@ -156,7 +156,7 @@ pub struct Answer {
     pub view: u8,
 }
 
-/// What an observer outside has seen, and where the protocol says what must hold for it.
+/// Observations of a client outside, and where the protocol says what must hold for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Observed {
     /// Writes that were acknowledged.

@@ -28,14 +28,14 @@ pub enum Operation {
 pub struct Request {
     /// The client.
     pub client: u8,
-    /// What it does.
+    /// Operation of the request.
     pub operation: Operation,
 }
 
-/// What may happen in a configuration.
+/// Events that may happen in a configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// What clients send.
+    /// Requests of clients, in order.
     pub script: &'static [Request],
     /// How often a write is sent again.
     pub repeats: u8,
@@ -71,7 +71,7 @@ pub enum Mutant {
 /// The model in one configuration.
 #[derive(Clone, Debug)]
 pub struct Replicas {
-    /// What may happen.
+    /// Events that may happen.
     pub bounds: Bounds,
     /// The rule that is broken.
     pub mutant: Option<Mutant>,

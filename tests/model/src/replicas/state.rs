@@ -38,7 +38,7 @@ pub struct State {
     pub pauses: u8,
     /// Chunk in flight.
     pub chunk: Option<InFlight>,
-    /// What an observer has seen.
+    /// Observations of a client outside.
     pub seen: Observed,
 }
 
@@ -70,7 +70,7 @@ pub struct Sent {
     pub revision: Option<Revision>,
 }
 
-/// What an observer has seen.
+/// Observations of a client outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Observed {
     /// Highest tenant time in an answer to each client.

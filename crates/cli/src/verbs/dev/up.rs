@@ -69,7 +69,7 @@ pub(super) struct Up {
     regions: Option<Vec<RegionChoice>>,
 }
 
-/// What is told about the leases of `dev`.
+/// Text about the leases of `dev`.
 const LEASES_TEXT: &str =
     "leases last 15 s here, 60 s elsewhere: tenants of a region that cannot reach the directory for longer stop";
 /// Regions of the demo.

@@ -13,7 +13,7 @@ use crate::{
 const VALUE_SHOWN_MAX: usize = 40;
 const KEY_SHOWN_MAX: usize = 80;
 
-/// What a fork that is a whole copy does not tell.
+/// Text on the facts that a fork that is a whole copy lacks.
 pub(super) const WHOLE_COPY: &str = "the fork is a whole copy: values at the fork point are not known, and changes below \
                                      the copy's retention floor are not listed";
 

@@ -1,4 +1,4 @@
-//! What the verbs that move many tenants share: options, the plan before, and the progress until the end.
+//! Parts that the verbs that move many tenants share: options, the plan before, and the progress until the end.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub(in crate::verbs) struct PaceArgs {
     wave_budget: Option<Duration>,
 }
 
-/// What the home before a move does afterwards, on the command line.
+/// Role of the home before a move, afterwards, on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(in crate::verbs) enum SourceArg {
     /// It follows
@@ -54,9 +54,9 @@ pub(in crate::verbs) enum SourceArg {
 
 /// Question before a bulk move begins.
 pub(in crate::verbs) struct Question<'a> {
-    /// What would happen.
+    /// Description of the change.
     pub(in crate::verbs) what: String,
-    /// What must be typed.
+    /// Name to be typed as confirmation.
     pub(in crate::verbs) name: &'a str,
 }
 

@@ -136,7 +136,7 @@ fn bulk_style() -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// What has been shown of an operation.
+/// Part of an operation that was shown already.
 struct Progress {
     /// The line on a terminal.
     bar: Option<ProgressBar>,

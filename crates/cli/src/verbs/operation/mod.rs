@@ -8,7 +8,7 @@ pub(super) mod follow;
 mod list;
 mod pause;
 pub(super) mod promote;
-/// What other nouns show of promotions.
+/// Displays of promotions for other nouns.
 pub(super) mod promotion {
     pub(in crate::verbs) use super::{
         promotion_display::item_lines,

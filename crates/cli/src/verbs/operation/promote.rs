@@ -1,4 +1,4 @@
-//! What the verbs that promote share: options, the plan before, and the progress until the end.
+//! Parts that the verbs that promote share: options, the plan before, and the progress until the end.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ pub(crate) struct Drain {
     /// Region where its tenants go; else each goes to a follower if it has one
     #[arg(long, value_name = "REGION")]
     to: Option<String>,
-    /// What the region does afterwards; else it follows, so that the tenants can return without a copy
+    /// Role of the region afterwards; else it follows, so that the tenants can return without a copy
     #[arg(long, value_enum)]
     source: Option<SourceArg>,
     /// Also if the region holds forks: they stay on its nodes, and are lost if these are taken away

@@ -105,7 +105,7 @@ impl From<DurabilityArg> for Durability {
     }
 }
 
-/// What a tenant's home does without a lease.
+/// Behaviour of a tenant's home without a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnLeaseLossArg {
     /// Stop: no two regions ever serve the tenant

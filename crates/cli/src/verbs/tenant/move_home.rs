@@ -34,7 +34,7 @@ pub(crate) struct Move {
     /// Group that is to be the home; for a move within the region, too
     #[arg(long, value_name = "GROUP")]
     group: Option<u32>,
-    /// What the home before does afterwards; else it follows where the tenant's followers name its region
+    /// Role of the home before, after the move; else it follows where the tenant's followers name its region
     #[arg(long, value_enum)]
     source: Option<SourceArg>,
     /// Refuse unless this is the tenant's etag

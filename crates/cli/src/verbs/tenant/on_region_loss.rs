@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct OnRegionLossVerb {
     /// Name of the tenant
     name: String,
-    /// What becomes of it when its home region is lost
+    /// Policy for the loss of its home region
     #[arg(value_enum)]
     action: Action,
     /// Time without a lease renewal of any node of the region, such as 2m; 10s to 24h
@@ -36,7 +36,7 @@ pub(crate) struct OnRegionLossVerb {
     dry_run: bool,
 }
 
-/// What becomes of a tenant.
+/// Policy for the loss of a home region, on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Action {
     /// An operator is alerted, with the command at hand, and decides

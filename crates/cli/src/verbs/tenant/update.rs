@@ -23,7 +23,7 @@ pub(crate) struct Update {
     /// When its writes are acknowledged
     #[arg(long, value_enum)]
     durability: Option<DurabilityArg>,
-    /// What its home does once its lease has run out, because it cannot reach the directory
+    /// Behaviour of its home once its lease has run out, because it cannot reach the directory
     #[arg(long, value_enum)]
     on_lease_loss: Option<OnLeaseLossArg>,
     /// A label, name=value; replaces all labels; may be given several times

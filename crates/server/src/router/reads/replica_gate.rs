@@ -41,7 +41,7 @@ impl ServingCopy {
 
 /// Decision about a read, and the copy that it is about.
 pub(super) struct GateVerdict {
-    /// What to do with the read.
+    /// Decision about the read.
     pub(super) decision: ReadDecision,
     /// The copy of this node.
     pub(super) copy: ServingCopy,

@@ -29,7 +29,7 @@ use crate::{
     router::request::Mutation,
 };
 
-/// What the response to a write says besides its result.
+/// Facts in the response to a write besides its result.
 #[derive(Clone, Copy)]
 pub(super) struct WriteContext<'a> {
     /// The mutation that was executed.

@@ -1,4 +1,4 @@
-//! What reading, replaying and discarding forks share: the copy that has them, and errors about it.
+//! Parts that reading, replaying and discarding forks share: the copy that has them, and errors about it.
 
 use std::time::Duration;
 

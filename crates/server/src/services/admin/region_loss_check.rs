@@ -148,7 +148,7 @@ fn log(region: &RegionName, seen: RegionObservation, decision: &RegionLossDecisi
     }
 }
 
-/// What the nodes of other regions say of a region.
+/// Answers of other regions' nodes about a region.
 struct Votes {
     others: u64,
     unreached_by: u64,

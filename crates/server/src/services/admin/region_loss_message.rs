@@ -1,4 +1,4 @@
-//! What becomes of a tenant when its home region is lost, as messages.
+//! Policy for the loss of a tenant's home region, as messages.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use crate::host::Host;
 /// region that returns is as far behind as it was away, and takes ten times that to catch up.
 const CLOCK_AHEAD_MS_MAX: i64 = 60_000;
 
-/// What the nodes of a target report.
+/// Reports of the nodes of a target.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct TargetStatus {
     group: u32,

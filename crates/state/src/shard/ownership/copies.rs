@@ -11,7 +11,7 @@ use crate::{
 /// gone, so that the copy cannot be rewound to it.
 pub type RevisionAt<'a> = &'a dyn Fn(Sequence) -> Option<Revision>;
 
-/// What a transition took from service: the caller brings rows, windows and indexes to it.
+/// Copy or tail that a transition took from service: the caller brings rows, windows and indexes to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
     /// Number of the fork. Where nothing was rewound it is that of the live copy, and a new, empty one took its place.

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What a frozen group reports to the directory: from its record, never from a position seen before.
+/// Report of a frozen group to the directory: from its record, never from a position seen before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FreezeReport {
     /// Number of the promotion.
@@ -46,7 +46,7 @@ pub struct FreezeReport {
 /// Effects of an activation that go beyond the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activation {
-    /// What was cut above the position taken over.
+    /// Changes that were cut above the position taken over.
     pub cut: Cut,
     /// Time that the lower edge of every idempotency window is raised to, where windows may lack outcomes.
     pub raised_edge: Option<TenantTime>,

@@ -9,7 +9,7 @@ use stead_types::{ClientId, IdempotencyKey, Revision, TenantTime};
 use super::group::{Group, TENANT};
 use crate::shard::command::{Branches, DeleteRange, Effect, Expire, Operation, RetentionFloor, Step, Txn, Write};
 
-/// What happens to the tenant.
+/// Event in the life of the tenant.
 #[derive(Clone, Debug)]
 pub(super) enum Happens {
     /// A put, with a time to live, by a client with idempotency keys or by one without.

@@ -261,7 +261,7 @@ fn each_class_of_change_is_replayed_or_left() {
     assert_eq!(value(&home, "c").unwrap(), "cut");
 }
 
-/// What others have written between is not lost under a put that comes after a replayed increment.
+/// Writes of others between are not lost under a put that comes after a replayed increment.
 #[test]
 fn put_after_commutative_replay_is_conflict() {
     let World { old, mut home, .. } = world(&[("n", add(3)), ("n", put("100"))], 0);

@@ -50,7 +50,8 @@ fn failed_sync_fails_every_later_call() {
     assert!(last == Some(record(0, "a")) || last == Some(record(1, "a")));
 }
 
-/// What was acknowledged before, while and after a disk is full is there; what waits is acknowledged once there is room.
+/// Writes that were acknowledged before, while and after a disk is full are there; those that wait are
+/// acknowledged once there is room.
 #[test]
 fn full_disk_holds_writes_up_until_there_is_room() {
     const LEN: usize = 100_000;

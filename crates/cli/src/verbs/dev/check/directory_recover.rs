@@ -14,7 +14,7 @@ use crate::verbs::dev::world::{LEASE_TTL, World, until};
 const FOUNDER: &str = "us-east-1";
 /// Voters that are lost.
 const LOST: [&str; 2] = ["eu-west-1", "ap-south-1"];
-/// What may pass from the start of the founder until every tenant takes writes: leases run out, logs are opened, members
+/// Longest time from the start of the founder until every tenant takes writes: leases run out, logs are opened, members
 /// freeze and report.
 const SERVED_AGAIN: Duration = LEASE_TTL.saturating_add(Duration::from_secs(10));
 

@@ -142,7 +142,7 @@ pub(super) enum Step {
     Failback,
     /// A tenant goes away and comes back under load, as if its region were lost
     Rehearse,
-    /// What a promotion would do if a region were lost now
+    /// Show the forecast of a promotion if a region were lost now
     Readiness,
     /// Writes that only a lost region had are kept, told apart, and written again, each once
     ForkReplay,

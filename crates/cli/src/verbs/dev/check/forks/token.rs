@@ -14,7 +14,7 @@ use crate::verbs::dev::{check::verdict::Verdict, plan::REGIONS, world::World};
 const KEPT: usize = 30;
 const CUT: usize = 30;
 
-/// What a client beside the lost home has seen of its tail.
+/// Part of the lost home's tail that a client beside it has seen.
 struct Seen {
     revisions: Vec<Revision>,
     token: SessionToken,

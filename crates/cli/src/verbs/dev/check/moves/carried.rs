@@ -25,7 +25,7 @@ const TTL: Duration = Duration::from_secs(8);
 const END: Duration = Duration::from_secs(2);
 const WINDOW: Duration = Duration::from_secs(3_600);
 
-/// What a caller holds before a move.
+/// Session token, page token and watch position of a caller before a move.
 struct Held {
     token: SessionToken,
     /// Increment that is sent again after the move.

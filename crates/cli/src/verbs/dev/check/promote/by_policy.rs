@@ -19,7 +19,7 @@ use crate::verbs::dev::{
 const AFTER: Duration = Duration::from_secs(10);
 /// Window of loss that is accepted.
 const MAX_LOSS: Duration = Duration::from_secs(40);
-/// What the directory's leader needs to notice, to ask the other regions and to decide.
+/// Longest time in which the directory's leader notices, asks the other regions and decides.
 const DECISION: Duration = Duration::from_secs(10);
 
 pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
@@ -87,7 +87,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
         )))
 }
 
-/// What the policy has done.
+/// Promotion by policy, as observed.
 struct TakenOver {
     promotions: usize,
     begun_after: Duration,

@@ -13,7 +13,7 @@ use crate::verbs::dev::{
     world::{World, until},
 };
 
-/// What the return of one tenant that has caught up may take.
+/// Longest time of the return of one tenant that has caught up.
 const RETURN: Duration = Duration::from_secs(3);
 
 pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Result<Verdict> {

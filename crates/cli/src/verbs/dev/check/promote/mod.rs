@@ -42,7 +42,7 @@ const OTHER_WRITES: u32 = 50;
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Longest wait for the leases of the home: with clocks that differ by a hundredth, 50 ms and the resolution of a clock.
 const WAIT: Duration = LEASE_TTL.saturating_add(Duration::from_millis(201));
-/// What a promotion may take beyond the wait: two of the longest round trips, and a second.
+/// Longest time of a promotion beyond the wait: two of the longest round trips, and a second.
 const TAKE_OVER: Duration = Duration::from_millis(1_400);
 /// An election of the directory, where its leader died with the region.
 const ELECTION: Duration = Duration::from_secs(9);
@@ -93,7 +93,7 @@ impl Loads {
     }
 }
 
-/// What became of the writes of both loads.
+/// Fates of the writes of both loads.
 struct WritesReport {
     home: LoadReport,
     other: LoadReport,

@@ -14,7 +14,7 @@ use crate::verbs::dev::{
     world::{World, until},
 };
 
-/// What the answer may take: each group is asked once.
+/// Longest time of the answer: each group is asked once.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Interval of the checks by the directory's leader, and the time that one takes.
 const CHECKED_WITHIN: Duration = Duration::from_secs(75);

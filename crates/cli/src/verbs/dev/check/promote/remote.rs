@@ -19,7 +19,7 @@ use crate::verbs::dev::{
     world::{World, until},
 };
 
-/// What a put may take beyond the round trip to the nearest follower.
+/// Longest time of a put beyond the round trip to the nearest follower.
 const CONFIRMATION: Duration = Duration::from_millis(15);
 /// Most time of a read at home that meets no unconfirmed write.
 const READ_AT_HOME: Duration = Duration::from_micros(1_500);
