@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use stead_state::{
-    directory::{Command, Directory, PromotionAdvance, PromotionCounts, PromotionNeeds},
+    directory::{Command, Directory, PromotionAdvance, PromotionCounts, PromotionNeeds, PromotionState},
     lease::{
         grantor::AppliedFence,
         waiter::{FenceWait, PossibleOwners, WaitState},
@@ -18,7 +18,7 @@ use stead_state::{
 };
 use stead_types::{DirectoryVersion, GroupId, NodeId};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{directory::LocalVoter, metrics::Metrics};
 
@@ -181,6 +181,9 @@ impl PromotionUpkeep {
                 .is_none_or(|before| before.counts != counts && before.at.elapsed() >= LOG_INTERVAL);
             if is_due {
                 log(id, &counts, "promotion in flight");
+                if before.map_or(0, |before| before.counts.blocked) < counts.blocked {
+                    warn_blocked(id, directory);
+                }
                 let at = Instant::now();
                 state.progress.insert(id, LoggedProgress { counts, at });
             } else if let Some(before) = before {
@@ -221,6 +224,29 @@ fn log(operation: u64, counts: &PromotionCounts, what: &'static str) {
         failed = counts.failed,
         "{what}"
     );
+}
+
+/// Warns of one tenant that waits for an operator: those beside it usually wait for the same reason.
+fn warn_blocked(operation: u64, directory: &Directory) {
+    let blocked = directory
+        .operations()
+        .promotions()
+        .open(operation)
+        .find_map(|(_, item)| {
+            let PromotionState::Blocked { reason } = &item.state else {
+                return None;
+            };
+            Some((&item.name, reason))
+        });
+    if let Some((tenant, reason)) = blocked {
+        warn!(
+            operation,
+            %tenant,
+            %reason,
+            command = format!("stead operation report {operation}"),
+            "promotion blocked"
+        );
+    }
 }
 
 /// Lease wait that is over.

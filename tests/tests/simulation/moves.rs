@@ -23,7 +23,7 @@ use crate::{
     faults::pause,
     ledger,
     load::{self, Phase, TENANTS},
-    network,
+    network, promotions,
 };
 
 /// Pause between two moves of one operator, in milliseconds.
@@ -149,6 +149,7 @@ pub(crate) async fn wait_until_ended(admin: &Admin) {
     let until = Instant::now() + ENDED_MAX;
     let mut at_rest = 0;
     while at_rest < LOOKS_AT_REST {
+        replace_blocked_promotions(admin).await;
         let left = unfinished(admin).await;
         at_rest = if left.is_empty() { at_rest + 1 } else { 0 };
         assert!(
@@ -165,6 +166,26 @@ pub(crate) async fn wait_until_ended(admin: &Admin) {
     println!("{MOVES_PREFIX}{moved} moved, {cancelled} cancelled, {failed} failed");
 }
 
+/// Promotes again where a promotion asks for it: one that named a region whose copy is incomplete waits for an operator,
+/// because nobody else may choose another region. Promotions that are blocked for another reason must end by themselves.
+async fn replace_blocked_promotions(admin: &Admin) {
+    let filter = OperationFilter {
+        done: Some(false),
+        ..OperationFilter::default()
+    };
+    let operations = admin.operations(&filter).await.unwrap_or_default();
+    for operation in operations.iter().filter(|operation| operation.promotion.is_some()) {
+        let Ok(report) = admin.promotion_report(&operation.name).await else {
+            continue;
+        };
+        for tenant in report.tenants {
+            if tenant.reason.contains("promote again and name that group's region") {
+                promotions::promote_again(&tenant.tenant).await;
+            }
+        }
+    }
+}
+
 /// Describes what has not ended.
 async fn unfinished(admin: &Admin) -> Vec<String> {
     let mut left = Vec::new();
@@ -173,7 +194,14 @@ async fn unfinished(admin: &Admin) -> Vec<String> {
         ..OperationFilter::default()
     };
     match admin.operations(&filter).await {
-        Ok(operations) => left.extend(operations.iter().map(|operation| format!("{operation:?}"))),
+        Ok(operations) => {
+            for operation in &operations {
+                left.push(format!("{operation:?}"));
+                if operation.promotion.is_some() {
+                    left.push(format!("{:?}", admin.promotion_report(&operation.name).await));
+                }
+            }
+        }
         Err(error) => left.push(format!("operations cannot be read: {error}")),
     }
     for (name, _) in TENANTS {

@@ -6,7 +6,7 @@
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use stead_api::{
-    net::{Keepalive, channel},
+    net::{Channel, Keepalive, channel},
     proto::internal::v1::{ProposeRequest, directory_service_client::DirectoryServiceClient},
 };
 use stead_state::directory::{AuditContext, Command, PromotionRequest, PromotionSelection, decode_result};
@@ -39,11 +39,7 @@ impl Promoter {
         let is_remote_only = faults::outlast_leases(self.seed);
         self.phase.wait_for(|phase| *phase != Phase::Starting).await?;
         let mut random = StdRng::seed_from_u64(self.seed * 1_000 + 800);
-        let connect = network::connect();
-        let voters: Vec<_> = (0..NODES)
-            .map(|node| channel(&connect, &cluster::peer_address(node), Keepalive::PEER).unwrap())
-            .map(DirectoryServiceClient::new)
-            .collect();
+        let voters = voters();
         while *self.phase.borrow() == Phase::Working {
             pause(&mut random, BETWEEN_MS).await;
             if *self.phase.borrow() != Phase::Working {
@@ -51,24 +47,46 @@ impl Promoter {
             }
             let (drawn, _) = TENANTS[random.random_range(0..TENANTS.len())];
             let name = if is_remote_only { REMOTE_TENANT } else { drawn };
-            let by = AuditContext {
-                who: "a test".to_owned(),
-                reason: String::new(),
-            };
-            let command = Command::BeginPromotion(by, request(name, &mut random)).encode();
-            for voter in &voters {
-                let request = ProposeRequest {
-                    command: command.clone(),
-                };
-                let proposed = timeout(CALL_MAX, voter.clone().propose(request)).await;
-                if let Ok(Ok(answer)) = proposed {
-                    let begun = decode_result(answer.into_inner().answer).unwrap();
-                    tracing::info!(name, ?begun, "promotion asked for");
-                    break;
-                }
-            }
+            begin(&voters, name, request(name, &mut random)).await;
         }
         Ok(())
+    }
+}
+
+/// Promotes a tenant again whose promotion is blocked, as an operator does: to any region, and still without loss.
+pub(crate) async fn promote_again(name: &str) {
+    let request = PromotionRequest {
+        replace: true,
+        ..without_loss(name)
+    };
+    begin(&voters(), name, request).await;
+}
+
+fn voters() -> Vec<DirectoryServiceClient<Channel>> {
+    let connect = network::connect();
+    (0..NODES)
+        .map(|node| channel(&connect, &cluster::peer_address(node), Keepalive::PEER).unwrap())
+        .map(DirectoryServiceClient::new)
+        .collect()
+}
+
+/// Asks one voter after the other, until one knows the answer.
+async fn begin(voters: &[DirectoryServiceClient<Channel>], name: &str, request: PromotionRequest) {
+    let by = AuditContext {
+        who: "a test".to_owned(),
+        reason: String::new(),
+    };
+    let command = Command::BeginPromotion(by, request).encode();
+    for voter in voters {
+        let request = ProposeRequest {
+            command: command.clone(),
+        };
+        let proposed = timeout(CALL_MAX, voter.clone().propose(request)).await;
+        if let Ok(Ok(answer)) = proposed {
+            let begun = decode_result(answer.into_inner().answer).unwrap();
+            tracing::info!(name, ?begun, "promotion asked for");
+            return;
+        }
     }
 }
 
@@ -77,12 +95,21 @@ fn request(name: &str, random: &mut StdRng) -> PromotionRequest {
     let (is_named, replace, is_graceful) = (one_in(NAMED_ONE_IN), one_in(REPLACES_ONE_IN), one_in(GRACEFUL_ONE_IN));
     let (to, _) = REGIONS[random.random_range(0..REGIONS.len())];
     PromotionRequest {
-        selection: PromotionSelection::Tenants(vec![name.parse().unwrap()]),
         to: is_named.then(|| to.parse().unwrap()),
-        allow_loss: false,
         replace,
-        durability: None,
         graceful_ms: if is_graceful { GRACEFUL_MS } else { 0 },
+        ..without_loss(name)
+    }
+}
+
+fn without_loss(name: &str) -> PromotionRequest {
+    PromotionRequest {
+        selection: PromotionSelection::Tenants(vec![name.parse().unwrap()]),
+        to: None,
+        allow_loss: false,
+        replace: false,
+        durability: None,
+        graceful_ms: 0,
         is_down: false,
         unreachable: Vec::new(),
     }
