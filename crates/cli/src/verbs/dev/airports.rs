@@ -30,14 +30,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Tenant of the data set: its expected content, in the order of keys.
 #[derive(Debug, Default)]
-struct Country {
-    airports: BTreeMap<String, Bytes>,
+pub(super) struct Country {
+    pub(super) airports: BTreeMap<String, Bytes>,
     by_region: HashMap<&'static str, usize>,
 }
 
 impl Country {
     /// Returns the region with most of its airports; of equals, the first region in the order of the plan.
-    fn home(&self) -> &'static str {
+    pub(super) fn home(&self) -> &'static str {
         let count = |region: &&str| self.by_region.get(region).copied().unwrap_or_default();
         let best = REGIONS
             .iter()
@@ -90,7 +90,7 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// Reads the data from the working directory, or from the source tree of the build.
-fn read() -> anyhow::Result<String> {
+pub(super) fn read() -> anyhow::Result<String> {
     let built = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/airports.csv"));
     let paths = [PathBuf::from("tests/data/airports.csv"), built];
     let found = paths
@@ -101,7 +101,7 @@ fn read() -> anyhow::Result<String> {
 }
 
 /// Parses the records; a value is its line.
-fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Country>> {
+pub(super) fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Country>> {
     let mut countries: BTreeMap<String, Country> = BTreeMap::new();
     let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
     let headers = reader.headers()?.clone();

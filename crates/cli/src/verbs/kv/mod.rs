@@ -3,7 +3,9 @@
 mod append;
 mod delete;
 mod delete_range;
+mod export;
 mod get;
+mod import;
 mod increment;
 mod put;
 mod read;
@@ -44,6 +46,10 @@ pub(crate) enum Verb {
     Watch(watch::Watch),
     /// Show keys in their order
     Scan(scan::Scan),
+    /// Write the rows of a CSV or JSON lines file
+    Import(import::Import),
+    /// Write the keys of a tenant at one revision as JSON lines
+    Export(export::Export),
     /// Show which acknowledged revisions have survived, were cut or were written again
     Receipts(receipts::ReceiptsVerb),
 }
@@ -60,6 +66,8 @@ impl Verb {
             Self::Txn(verb) => verb.run(target).await,
             Self::Watch(verb) => verb.run(target).await,
             Self::Scan(verb) => verb.run(target).await,
+            Self::Import(verb) => verb.run(target).await,
+            Self::Export(verb) => verb.run(target).await,
             Self::Receipts(verb) => verb.run(target).await,
         }
     }

@@ -13,6 +13,7 @@ mod forks;
 mod frozen_node;
 mod idempotent_retry;
 mod idle;
+mod import;
 mod lag;
 mod leader_kill;
 mod lease_loss;
@@ -106,6 +107,8 @@ pub(super) enum Step {
     Lag,
     /// 28,298 airports of 234 tenants, equal in three regions
     Airports,
+    /// The airports by `stead kv import`, killed five times
+    Import,
     /// Values of 1 MiB; a replica past the log's tail returns
     BigValues,
     /// Tokens, conditions, repeats, times to live and watches go on across a move
@@ -239,6 +242,7 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::DiskFull => disk_full::run(world).await,
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
+        Step::Import => import::run(world, data).await,
         Step::BigValues => big_values::run(world).await,
         Step::Move => moves::carried(world).await,
         Step::MoveUnderLoad => moves::under_load(world).await,

@@ -1,0 +1,94 @@
+//! `stead kv export`: the keys of a tenant at one revision, streamed to a file or to standard output.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, BufWriter, Write},
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Args;
+use serde_json::{Map, Value};
+use stead_client::{Item, Revision, ScanStream};
+
+use super::{import::BASE64_SUFFIX, read::ReadArgs};
+use crate::{
+    args::Target,
+    context,
+    exit::{Code, CommandError},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Tenant of the keys
+    tenant: String,
+    /// Only keys that begin with this
+    #[arg(long, default_value = "")]
+    prefix: OsString,
+    /// File to be written, which must not exist; else standard output
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+impl Export {
+    pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
+        let tenant = context::connect(target).await?.tenant(&self.tenant)?;
+        let scan = stead_client::ScanOptions {
+            prefix: self.prefix.into_vec().into(),
+            read: self.read.read()?,
+            ..stead_client::ScanOptions::default()
+        };
+        let mut items = tenant.scan_stream(&scan);
+        let (count, revision) = match &self.file {
+            None => copy(&mut items, &mut BufWriter::new(io::stdout().lock())).await?,
+            Some(path) => {
+                let unwritable =
+                    |error: io::Error| CommandError::new(Code::Failed, format!("{}: {error}", path.display()));
+                if path.exists() {
+                    let error = CommandError::new(Code::Usage, format!("{} exists", path.display()));
+                    return Err(error.hint("name another file, or remove it"));
+                }
+                // A file with the wanted name is whole.
+                let part = path.with_added_extension("part");
+                let mut file = BufWriter::new(File::create(&part).map_err(unwritable)?);
+                let written = copy(&mut items, &mut file).await?;
+                file.get_ref().sync_all().map_err(unwritable)?;
+                std::fs::rename(&part, path).map_err(unwritable)?;
+                written
+            }
+        };
+        let at = revision.map_or_else(String::new, |revision| format!(" at revision {revision}"));
+        eprintln!("{count} keys{at}");
+        Ok(())
+    }
+}
+
+/// Writes all items as JSON lines; returns their number and revision.
+async fn copy(items: &mut ScanStream, to: &mut impl Write) -> Result<(u64, Option<Revision>), CommandError> {
+    let mut count = 0;
+    while let Some(item) = items.next().await? {
+        writeln!(to, "{}", line(&item))?;
+        count += 1;
+    }
+    to.flush()?;
+    Ok((count, items.revision()))
+}
+
+/// Returns an item as `stead kv import --key key --value value` reads it.
+fn line(item: &Item) -> Value {
+    let mut object = Map::new();
+    for (name, bytes) in [("key", &item.key), ("value", &item.value)] {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => object.insert(name.to_owned(), text.into()),
+            Err(_) => object.insert(format!("{name}{BASE64_SUFFIX}"), STANDARD.encode(bytes).into()),
+        };
+    }
+    object.insert("created".to_owned(), item.created.to_string().into());
+    object.insert("modified".to_owned(), item.modified.to_string().into());
+    object.insert("version".to_owned(), item.version.into());
+    Value::Object(object)
+}
