@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use stead_types::{Error, ErrorKind, Revision, limits::PAGE_KEYS_STREAMED};
+use stead_types::{Error, ErrorKind, Revision, TenantTime, limits::PAGE_KEYS_STREAMED};
 
 use super::Tenant;
 use crate::{Consistency, Item, ScanOptions};
@@ -14,6 +14,7 @@ pub struct ScanStream {
     /// Options for the next page; `None` after the last.
     next: Option<ScanOptions>,
     revision: Option<Revision>,
+    time: Option<TenantTime>,
     items: VecDeque<Item>,
 }
 
@@ -29,6 +30,7 @@ impl ScanStream {
             tenant,
             next: Some(first),
             revision: None,
+            time: None,
             items: VecDeque::new(),
         }
     }
@@ -36,6 +38,11 @@ impl ScanStream {
     /// Returns the revision of all keys, once the first page was read.
     pub fn revision(&self) -> Option<Revision> {
         self.revision
+    }
+
+    /// Returns the tenant's time when the first page was read: what is left of a key's time to live is its expiry less this.
+    pub fn time(&self) -> Option<TenantTime> {
+        self.time
     }
 
     /// Returns the next key; `None` at the end. After an error the next call reads the same page again.
@@ -54,6 +61,7 @@ impl ScanStream {
                 let message = "the next page has another revision than the first: the node's version may differ";
                 return Err(Error::new(ErrorKind::Internal, message));
             }
+            self.time.get_or_insert(page.header.tenant_time);
             // Any replica that has applied as much as the first page's node can serve the other pages.
             self.next = page.next.map(|page_token| {
                 let mut next = ScanOptions { page_token, ..scan };

@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::{Map, Value};
 use stead_client::{Item, Revision, ScanStream};
+use stead_types::TenantTime;
 
 use super::{import::BASE64_SUFFIX, read::ReadArgs};
 use crate::{
@@ -71,15 +72,15 @@ impl Export {
 async fn copy(items: &mut ScanStream, to: &mut impl Write) -> Result<(u64, Option<Revision>), CommandError> {
     let mut count = 0;
     while let Some(item) = items.next().await? {
-        writeln!(to, "{}", line(&item))?;
+        writeln!(to, "{}", line(&item, items.time().unwrap_or_default()))?;
         count += 1;
     }
     to.flush()?;
     Ok((count, items.revision()))
 }
 
-/// Returns an item as `stead kv import --key key --value value` reads it.
-fn line(item: &Item) -> Value {
+/// Returns an item as `stead kv import --key key --value value --ttl ttl_ms` reads it; `now`: the time of the revision.
+fn line(item: &Item, now: TenantTime) -> Value {
     let mut object = Map::new();
     for (name, bytes) in [("key", &item.key), ("value", &item.value)] {
         match std::str::from_utf8(bytes) {
@@ -90,5 +91,35 @@ fn line(item: &Item) -> Value {
     object.insert("created".to_owned(), item.created.to_string().into());
     object.insert("modified".to_owned(), item.modified.to_string().into());
     object.insert("version".to_owned(), item.version.into());
+    if let Some(expires) = item.expires {
+        // A key at its end is gone with the next write.
+        let left = expires.0.saturating_sub(now.0).max(1);
+        object.insert("ttl_ms".to_owned(), left.into());
+    }
     Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exported_line_has_text_or_base64_and_what_is_left_of_the_ttl() {
+        let mut item = Item {
+            key: "k".into(),
+            value: vec![255].into(),
+            created: Revision::ZERO,
+            modified: Revision::ZERO,
+            version: 3,
+            expires: None,
+        };
+        let without = line(&item, TenantTime(5)).to_string();
+        assert_eq!(
+            without,
+            r#"{"created":"0.0","key":"k","modified":"0.0","value_base64":"/w==","version":3}"#
+        );
+        item.expires = Some(TenantTime(12));
+        assert_eq!(line(&item, TenantTime(5))["ttl_ms"], 7);
+        assert_eq!(line(&item, TenantTime(50))["ttl_ms"], 1);
+    }
 }

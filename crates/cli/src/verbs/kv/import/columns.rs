@@ -1,11 +1,13 @@
 //! Key, tenant and value of a record.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use stead_types::{
     TenantName,
-    limits::{KEY_LEN_MAX, VALUE_LEN_MAX},
+    limits::{KEY_LEN_MAX, TTL_MS_MAX, VALUE_LEN_MAX},
 };
 
 use super::records::Record;
@@ -17,6 +19,8 @@ pub(super) struct Row {
     pub(super) tenant: TenantName,
     pub(super) key: Bytes,
     pub(super) value: Bytes,
+    /// Time to live from the import on; `None`: the key does not expire.
+    pub(super) ttl: Option<Duration>,
 }
 
 /// Source of the tenant's name.
@@ -35,6 +39,8 @@ pub(super) struct ColumnNames {
     pub(super) tenant: TenantSource,
     /// Column of the value; absent: the whole record as it stands in the file.
     pub(super) value: Option<String>,
+    /// Column of the time to live in milliseconds; absent, and where it is empty: keys do not expire.
+    pub(super) ttl: Option<String>,
     /// Whether the tenant's name is written in lower case.
     pub(super) lowercase: bool,
     /// Bytes before each key.
@@ -54,6 +60,7 @@ struct Indexes {
     key: usize,
     tenant: Option<usize>,
     value: Option<usize>,
+    ttl: Option<usize>,
 }
 
 impl Columns {
@@ -81,19 +88,25 @@ impl Columns {
             TenantSource::Column(name) => Some(find("--tenant-column", name)?),
         };
         let value = names.value.as_deref().map(|name| find("--value", name)).transpose()?;
+        let ttl = names.ttl.as_deref().map(|name| find("--ttl", name)).transpose()?;
         let key = find("--key", &names.key)?;
-        let indexes = Some(Indexes { key, tenant, value });
+        let indexes = Some(Indexes {
+            key,
+            tenant,
+            value,
+            ttl,
+        });
         Ok(Self { names, indexes })
     }
 
     /// Returns the row of a record, or why it is none.
     pub(super) fn row(&self, record: &Record) -> Result<Row, String> {
         let fields = record.fields.as_ref().map_err(Clone::clone)?;
-        let (key, tenant, value) = match &self.indexes {
+        let (key, tenant, value, ttl) = match &self.indexes {
             Some(of) => {
                 let field = |index: usize| fields.get(index).cloned().unwrap_or_default();
                 let value = of.value.map(field);
-                (field(of.key), of.tenant.map(field), value)
+                (field(of.key), of.tenant.map(field), value, of.ttl.map(field))
             }
             None => {
                 let object = object(&fields[0])?;
@@ -107,12 +120,16 @@ impl Columns {
                     .as_deref()
                     .map(|name| member(&object, name))
                     .transpose()?;
-                (member(&object, &self.names.key)?, tenant, value)
+                let ttl = self.names.ttl.as_deref().filter(|name| object.contains_key(*name));
+                let ttl = ttl.map(|name| member(&object, name)).transpose()?;
+                (member(&object, &self.names.key)?, tenant, value, ttl)
             }
         };
         let tenant = self.tenant(tenant)?;
         let key = [&self.names.key_prefix[..], &key].concat();
-        checked(tenant, key, value.unwrap_or_else(|| record.raw.clone()))
+        let row = checked(tenant, key, value.unwrap_or_else(|| record.raw.clone()))?;
+        let ttl = time_to_live(&ttl.unwrap_or_default())?;
+        Ok(Row { ttl, ..row })
     }
 
     fn tenant(&self, field: Option<Vec<u8>>) -> Result<TenantName, String> {
@@ -147,7 +164,29 @@ fn checked(tenant: TenantName, key: Vec<u8>, value: Vec<u8>) -> Result<Row, Stri
         ));
     }
     let (key, value) = (key.into(), value.into());
-    Ok(Row { tenant, key, value })
+    Ok(Row {
+        tenant,
+        key,
+        value,
+        ttl: None,
+    })
+}
+
+/// Parses a time to live; an empty one is none.
+fn time_to_live(text: &[u8]) -> Result<Option<Duration>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ms = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
+    match ms {
+        Some(ms @ 1..=TTL_MS_MAX) => Ok(Some(Duration::from_millis(ms))),
+        _ => {
+            let text = String::from_utf8_lossy(text);
+            Err(format!(
+                "the time to live is a number of milliseconds from 1 to {TTL_MS_MAX}; got {text:?}"
+            ))
+        }
+    }
 }
 
 fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
@@ -188,6 +227,7 @@ mod tests {
             key: "id".to_owned(),
             tenant,
             value: value.map(str::to_owned),
+            ttl: Some("ttl".to_owned()),
             lowercase: true,
             key_prefix: b"p/".to_vec(),
         }
@@ -203,12 +243,13 @@ mod tests {
             tenant: tenant.parse().unwrap(),
             key: key.as_bytes().to_vec().into(),
             value: value.to_vec().into(),
+            ttl: None,
         }
     }
 
     #[test]
     fn csv_row_takes_tenant_key_and_whole_line() {
-        let header = [b"id".to_vec(), b"country".to_vec()];
+        let header = [b"id".to_vec(), b"country".to_vec(), b"ttl".to_vec()];
         let columns = Columns::of_csv(names(TenantSource::Column("country".to_owned()), None), &header).unwrap();
         let shape = Shape::Csv {
             columns: 2,
@@ -226,7 +267,7 @@ mod tests {
 
     #[test]
     fn column_that_is_missing_is_named_with_those_that_are_there() {
-        let header = [b"icao".to_vec(), b"city".to_vec()];
+        let header = [b"icao".to_vec(), b"ttl".to_vec()];
         let fixed = TenantSource::Fixed("acme".parse().unwrap());
         let error = Columns::of_csv(names(fixed, None), &header).unwrap_err();
         assert_eq!(error.text(), "--key: the file has no column \"id\"");
@@ -244,6 +285,10 @@ mod tests {
         assert_eq!(
             read(r#"{"id":"k","value":null,"value_base64":"/w=="}"#).unwrap(),
             row("acme", "p/k", &[255])
+        );
+        assert_eq!(
+            read(r#"{"id":"k","value":"v","ttl":9}"#).unwrap().ttl,
+            Some(Duration::from_millis(9))
         );
         assert_eq!(read(r#"{"id":"k"}"#).unwrap_err(), "it has no field \"value\"");
         assert!(read("[1]").unwrap_err().contains("no JSON object"));

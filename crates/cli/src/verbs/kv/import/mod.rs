@@ -68,6 +68,9 @@ pub(crate) struct Import {
     /// Column or field that is the value; else the whole record as it stands in the file
     #[arg(long, value_name = "COLUMN")]
     value: Option<String>,
+    /// Column or field with the time to live in milliseconds; where it is empty the key does not expire
+    #[arg(long, value_name = "COLUMN")]
+    ttl: Option<String>,
     /// Text before each key
     #[arg(long, default_value = "")]
     key_prefix: OsString,
@@ -241,6 +244,7 @@ impl Import {
             key: self.key.clone(),
             tenant: self.tenant.clone().map_or_else(column, TenantSource::Fixed),
             value: self.value.clone(),
+            ttl: self.ttl.clone(),
             lowercase: self.lowercase,
             key_prefix: self.key_prefix.clone().into_vec(),
         }

@@ -166,6 +166,7 @@ mod tests {
             tenant: tenant.parse().unwrap(),
             key: key.as_bytes().to_vec().into(),
             value: vec![0; len].into(),
+            ttl: None,
         }
     }
 

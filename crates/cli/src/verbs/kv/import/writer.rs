@@ -78,10 +78,7 @@ async fn attempt(lookup: &TenantLookup, batch: &Batch, one_by_one: bool) -> Resu
         let outcomes: Vec<_> = rows.buffered(ROWS_IN_FLIGHT).collect().await;
         return outcomes.into_iter().collect();
     }
-    let puts = batch
-        .rows
-        .iter()
-        .map(|(_, row)| Op::put(row.key.clone(), row.value.clone()));
+    let puts = batch.rows.iter().map(|(_, row)| put(row));
     puts.fold(tenant.txn(), stead_client::Txn::then).send().await?;
     Ok(vec![RowOutcome::Written; batch.rows.len()])
 }
@@ -89,12 +86,20 @@ async fn attempt(lookup: &TenantLookup, batch: &Batch, one_by_one: bool) -> Resu
 /// Writes a row unless its key has the value.
 async fn write_row(tenant: Tenant, row: Row) -> Result<RowOutcome, Error> {
     let is_there = Condition::Compared(Relation::Equal, Operand::Value(row.value.clone()));
-    let put = Op::put(row.key.clone(), row.value);
+    let put = put(&row);
     match tenant.txn().when(row.key, is_there).otherwise(put).send().await {
         Ok(done) if done.succeeded => Ok(RowOutcome::Unchanged),
         Ok(_) => Ok(RowOutcome::Written),
         Err(error) if class(&error.kind) == Class::OfRow => Ok(RowOutcome::Rejected(error.to_string())),
         Err(error) => Err(error),
+    }
+}
+
+fn put(row: &Row) -> Op {
+    let (key, value) = (row.key.clone(), row.value.clone());
+    match row.ttl {
+        Some(ttl) => Op::put_expiring(key, value, ttl),
+        None => Op::put(key, value),
     }
 }
 
