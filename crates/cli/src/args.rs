@@ -80,6 +80,9 @@ pub(crate) enum Noun {
     /// Read and write keys
     #[command(subcommand)]
     Kv(verbs::kv::Verb),
+    /// Back tenants up into a folder, and restore them from it
+    #[command(subcommand)]
+    Backup(verbs::backup::Verb),
     /// Show the home regions of tenants
     #[command(subcommand)]
     Directory(verbs::directory::Verb),

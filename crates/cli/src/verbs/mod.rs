@@ -1,6 +1,7 @@
 //! Verbs of the command line, one file each.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dev;
@@ -33,6 +34,9 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Operation(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Region(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Group(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Backup(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Backup(verb) => interruptible(verb.run(&target)),
+        Noun::Kv(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) => interruptible(verb.run(&target)),
         Noun::Tenant(verb) => interruptible(verb.run(&target)),
         Noun::Cluster(verb) => interruptible(verb.run(&target)),

@@ -80,7 +80,7 @@ async fn copy(items: &mut ScanStream, to: &mut impl Write) -> Result<(u64, Optio
 }
 
 /// Returns an item as `stead kv import --key key --value value --ttl ttl_ms` reads it; `now`: the time of the revision.
-fn line(item: &Item, now: TenantTime) -> Value {
+pub(in crate::verbs) fn line(item: &Item, now: TenantTime) -> Value {
     let mut object = Map::new();
     for (name, bytes) in [("key", &item.key), ("value", &item.value)] {
         match std::str::from_utf8(bytes) {

@@ -23,7 +23,11 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser},
 };
 
-pub(super) use self::read::item;
+pub(super) use self::{
+    export::line as item_line,
+    import::{Rows, write_rows},
+    read::item,
+};
 use crate::{args::Target, exit::CommandError};
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +59,11 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// Tells whether an interrupt is the verb's own to handle.
+    pub(crate) fn detaches(&self) -> bool {
+        matches!(self, Self::Import(_))
+    }
+
     pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
             Self::Get(verb) => verb.run(target).await,

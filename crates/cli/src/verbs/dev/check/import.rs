@@ -1,31 +1,20 @@
 //! Acceptance step of `stead kv import`: the airports with their map of homes, while the command is killed and started
 //! again, give the content of the step `airports`, each row once.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, process::Stdio, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use stead_client::{Consistency, ReadOptions, ScanOptions, Tenant};
 use tokio::{
-    process::{Child, Command},
+    process::Child,
     time::{Instant, sleep},
 };
 
-use super::Verdict;
-use crate::{
-    context,
-    verbs::dev::{
-        airports::{self, Country},
-        contexts,
-        plan::REGIONS,
-        world::{WAIT_TIMEOUT, World},
-    },
+use super::{Verdict, command_line::CommandLine};
+use crate::verbs::dev::{
+    airports::{self, Country},
+    world::{WAIT_TIMEOUT, World},
 };
 
 /// Number of times that the command is killed.
@@ -68,8 +57,7 @@ pub(super) async fn run(world: &mut World, data: &Path) -> anyhow::Result<Verdic
 
 /// Command under test, and its files.
 struct Import {
-    folder: PathBuf,
-    context: String,
+    command_line: CommandLine,
     prefix: String,
 }
 
@@ -80,46 +68,31 @@ impl Import {
         text: &str,
         countries: &BTreeMap<String, Country>,
     ) -> anyhow::Result<Self> {
-        let folder = data.join("import");
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder)?;
-        }
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("airports.csv"), text)?;
+        let command_line = CommandLine::prepare(world, data, "import").await?;
+        std::fs::write(command_line.folder.join("airports.csv"), text)?;
         let mut homes = "tenant,home\n".to_owned();
         for (name, country) in countries {
             writeln!(homes, "{name},{}", country.home())?;
         }
-        std::fs::write(folder.join("homes.csv"), homes)?;
-        let contexts = contexts::write(&*world.cluster.lock().await, &context::context_folder(&folder));
-        let contexts = contexts.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
-        let context = contexts.name(REGIONS[0].0);
-        contexts.keep();
+        std::fs::write(command_line.folder.join("homes.csv"), homes)?;
         Ok(Self {
-            folder,
-            context,
+            command_line,
             prefix: format!("{}/", world.run),
         })
     }
 
     fn start(&self) -> anyhow::Result<Child> {
-        let program = std::env::current_exe().context("this program's own path is not known")?;
-        let mut command = Command::new(program);
-        command.env("XDG_CONFIG_HOME", &self.folder).current_dir(&self.folder);
-        command.args(["--context", &self.context, "kv", "import", "airports.csv"]);
+        let mut command = self.command_line.command(&["kv", "import", "airports.csv"])?;
         command.args(["--key", "icao", "--tenant-column", "country", "--lowercase"]);
         command.args(["--home-map", "homes.csv", "--key-prefix", &self.prefix]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        Ok(command.kill_on_drop(true).spawn()?)
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        Ok(command.spawn()?)
     }
 
     /// Waits until so many records are finished, or the command has ended.
     async fn wait_for(&self, running: &mut Child, records: u64) -> anyhow::Result<()> {
         let until = Instant::now() + WAIT_TIMEOUT;
-        let path = self.folder.join("airports.csv.progress");
+        let path = self.command_line.folder.join("airports.csv.progress");
         while running.try_wait()?.is_none() {
             let progress = std::fs::read(&path).ok();
             let progress: Option<serde_json::Value> = progress.and_then(|text| serde_json::from_slice(&text).ok());

@@ -1,8 +1,10 @@
 //! `stead dev --check`: the acceptance steps, one line each, with figures and budgets.
 
+mod backup;
 mod big_values;
 mod bounded_read;
 mod clock_leap;
+mod command_line;
 mod contention;
 mod credits;
 mod descriptors;
@@ -109,6 +111,8 @@ pub(super) enum Step {
     Airports,
     /// The airports by `stead kv import`, killed five times
     Import,
+    /// A tenant backed up under load is restored as it was at one revision, and a damaged backup is found
+    Backup,
     /// Values of 1 MiB; a replica past the log's tail returns
     BigValues,
     /// Tokens, conditions, repeats, times to live and watches go on across a move
@@ -243,6 +247,7 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::Lag => lag::run(world).await,
         Step::Airports => airports::run(world).await,
         Step::Import => import::run(world, data).await,
+        Step::Backup => backup::run(world, data).await,
         Step::BigValues => big_values::run(world).await,
         Step::Move => moves::carried(world).await,
         Step::MoveUnderLoad => moves::under_load(world).await,

@@ -143,6 +143,7 @@ impl Importer {
         let mode = WriteMode {
             may_be_there: batch.first().record < self.resumed_below,
             patience: self.patience,
+            stop: self.stop.clone(),
         };
         let lookup = self.tenants.get(&batch.tenant);
         self.in_flight.spawn(async move {

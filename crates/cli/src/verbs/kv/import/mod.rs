@@ -23,6 +23,7 @@ use std::{
 use clap::{Args, ValueEnum};
 pub(super) use columns::BASE64_SUFFIX;
 use serde_json::json;
+use stead_client::Client;
 use stead_types::{RegionName, TenantName, limits::TXN_STEPS_MAX};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -144,37 +145,14 @@ impl Import {
         }
         let homes = Homes::read(self.home_map.as_deref(), self.home.clone())?;
         let client = context::connect(target).await?;
-        let rejects_path = self.rejects.clone().unwrap_or_else(|| beside(&self.input, "rejected"));
-        let rejects = Rejects::resume(rejects_path, input.progress.rejects_len)
-            .map_err(|error| CommandError::new(Code::Failed, format!("--rejects: {error}")))?;
-        let is_resumed = input.progress.finished.record > 0 || input.progress.sent_below > 0;
-        if is_resumed && target.output != Output::Json {
-            eprintln!("goes on after record {}", input.progress.finished.record);
-        }
-        let stop = CancellationToken::new();
-        tokio::spawn(cancel_at_interrupt(stop.clone()));
-        let mut records = input.records;
-        let mut importer = Importer {
-            columns: input.columns,
-            tenants: Tenants::new(client, homes),
-            window: Window::new(self.batch.into()),
-            rejects,
-            display: Display::new(target.output, input.len, &input.progress),
-            resumed_below: input.progress.sent_below,
-            progress: input.progress,
-            file: input.file,
+        let pace = Pace {
+            batch_rows_max: self.batch.into(),
             batches_in_flight_max: self.in_flight.into(),
             patience: self.patience,
-            in_flight: JoinSet::new(),
-            outcomes: BTreeMap::new(),
-            stored: Instant::now(),
-            stop,
         };
+        let rejects = self.rejects.clone().unwrap_or_else(|| beside(&self.input, "rejected"));
         let started = Instant::now();
-        let counts = match importer.run(&mut records).await {
-            Ok(counts) => counts,
-            Err(error) => return Err(to_be_resumed(error, &importer)),
-        };
+        let (importer, counts) = write(input, Tenants::new(client, homes), rejects, &pace, target.output).await?;
         summarize(counts, &importer, started.elapsed(), target.output)
     }
 
@@ -265,6 +243,111 @@ impl Import {
     }
 }
 
+/// How much is sent at once, and for how long.
+struct Pace {
+    batch_rows_max: usize,
+    batches_in_flight_max: usize,
+    patience: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            batch_rows_max: 128,
+            batches_in_flight_max: 32,
+            patience: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Writes the rows of an input; returns the importer and the counts of the whole.
+async fn write(
+    input: Input,
+    tenants: Tenants,
+    rejects: PathBuf,
+    pace: &Pace,
+    output: Output,
+) -> Result<(Importer, Counts), CommandError> {
+    let rejects = Rejects::resume(rejects, input.progress.rejects_len)
+        .map_err(|error| CommandError::new(Code::Failed, format!("--rejects: {error}")))?;
+    let is_resumed = input.progress.finished.record > 0 || input.progress.sent_below > 0;
+    if is_resumed && output != Output::Json {
+        eprintln!("goes on after record {}", input.progress.finished.record);
+    }
+    let stop = CancellationToken::new();
+    tokio::spawn(cancel_at_interrupt(stop.clone()));
+    let mut records = input.records;
+    let mut importer = Importer {
+        columns: input.columns,
+        tenants,
+        window: Window::new(pace.batch_rows_max),
+        rejects,
+        display: Display::new(output, input.len, &input.progress),
+        resumed_below: input.progress.sent_below,
+        progress: input.progress,
+        file: input.file,
+        batches_in_flight_max: pace.batches_in_flight_max,
+        patience: pace.patience,
+        in_flight: JoinSet::new(),
+        outcomes: BTreeMap::new(),
+        stored: Instant::now(),
+        stop,
+    };
+    match importer.run(&mut records).await {
+        Ok(counts) => Ok((importer, counts)),
+        Err(error) => Err(to_be_resumed(error, &importer)),
+    }
+}
+
+/// Lines of an export that are written to one tenant.
+pub(in crate::verbs) struct Rows {
+    /// Identity of the lines and the tenant: progress of others is refused.
+    pub(in crate::verbs) identity: String,
+    /// Tenant that exists.
+    pub(in crate::verbs) tenant: TenantName,
+    /// Bytes of the lines.
+    pub(in crate::verbs) len: u64,
+    /// Opens the lines after so many bytes.
+    pub(in crate::verbs) open: Box<dyn Fn(u64) -> std::io::Result<Box<dyn BufRead>>>,
+    /// File with the progress.
+    pub(in crate::verbs) progress: PathBuf,
+}
+
+/// Writes the lines of an export to a tenant; goes on where an interrupted attempt has ended.
+///
+/// # Errors
+///
+/// What ended it early, or that a row was rejected.
+pub(in crate::verbs) async fn write_rows(client: &Client, rows: Rows, output: Output) -> Result<(), CommandError> {
+    let unreadable = |error| CommandError::new(Code::Failed, format!("the rows cannot be read: {error}"));
+    let names = ColumnNames {
+        key: "key".to_owned(),
+        tenant: TenantSource::Fixed(rows.tenant),
+        value: Some("value".to_owned()),
+        ttl: Some("ttl_ms".to_owned()),
+        lowercase: false,
+        key_prefix: Vec::new(),
+    };
+    let rejects = rows.progress.with_extension("rejected");
+    let file = ProgressFile::new(rows.progress);
+    let loaded = file.load(&rows.identity)?;
+    let progress = loaded.unwrap_or_else(|| Progress::begin(rows.identity, Position::default()));
+    let reader = (rows.open)(progress.finished.offset).map_err(unreadable)?;
+    let input = Input {
+        records: Records::new(reader, Shape::JsonLines, progress.finished),
+        columns: Columns::of_json(names),
+        len: rows.len,
+        progress,
+        file: Some(file),
+    };
+    let tenants = Tenants::new(client.clone(), Homes::default());
+    let (importer, counts) = write(input, tenants, rejects, &Pace::default(), output).await?;
+    match counts.rejected {
+        0 => Ok(()),
+        rejected => Err(rejected_error(rejected, &importer)),
+    }
+}
+
 /// Opens a file at a place.
 fn at(path: &Path, position: Position) -> std::io::Result<Box<dyn BufRead>> {
     let mut file = File::open(path)?;
@@ -280,8 +363,12 @@ fn beside(input: &Path, extension: &str) -> PathBuf {
     }
 }
 
+/// Ends the import at an interrupt, once batches on their way are answered; a second one does not wait for that.
 async fn cancel_at_interrupt(stop: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_ok() {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if stop.is_cancelled() {
+            std::process::exit(Code::Interrupted as i32);
+        }
         stop.cancel();
     }
 }
@@ -324,15 +411,19 @@ fn summarize(counts: Counts, importer: &Importer, took: Duration, format: Output
             took.as_secs_f64()
         ))?;
     }
-    if counts.rejected == 0 {
-        return Ok(());
+    match counts.rejected {
+        0 => Ok(()),
+        rejected => Err(rejected_error(rejected, importer)),
     }
-    let rejected = output::count(counts.rejected, "record");
+}
+
+fn rejected_error(rejected: u64, importer: &Importer) -> CommandError {
+    let rejected = output::count(rejected, "record");
     let error = CommandError::new(Code::Failed, format!("{rejected} rejected, the others are written"));
-    Err(error.hint(format!(
+    error.hint(format!(
         "{} has each with its reason",
         importer.rejects.path().display()
-    )))
+    ))
 }
 
 /// Counts the rows of each tenant, and shows the first records that would be rejected.

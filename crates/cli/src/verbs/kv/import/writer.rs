@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use stead_client::{Condition, Error, ErrorKind, Op, Operand, Relation, Tenant};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{columns::Row, homes::TenantLookup, window::Batch};
 
@@ -25,12 +26,14 @@ pub(super) enum RowOutcome {
 }
 
 /// How a batch is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct WriteMode {
     /// Whether rows of it may have been written by an earlier attempt: then each is compared first.
     pub(super) may_be_there: bool,
     /// How long to try again while nobody can answer.
     pub(super) patience: Duration,
+    /// Ends the patience.
+    pub(super) stop: CancellationToken,
 }
 
 /// Class of an error.
@@ -58,7 +61,9 @@ pub(super) async fn write(lookup: &TenantLookup, batch: &Batch, mode: WriteMode)
             Err(error) => error,
         };
         match class(&error.kind) {
-            Class::Transient if Instant::now() < until => sleep(RETRY_PAUSE).await,
+            Class::Transient if Instant::now() < until && !mode.stop.is_cancelled() => {
+                let _ = timeout(RETRY_PAUSE, mode.stop.cancelled()).await;
+            }
             Class::Transient | Class::Fatal => return Err(error),
             // Whose fault it is shows when the rows are written one by one; there each has its own outcome.
             Class::OfRow if one_by_one || is_of_tenant(&error.kind) => {
