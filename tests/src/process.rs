@@ -116,6 +116,7 @@ impl World {
             round_trips: Vec::new(),
             ports: Ports::From(27_401),
             engines: vec!["fjall".into(), "fjall".into(), "sled".into()],
+            tls: false,
         };
         prepare(&plan);
         let cluster = Cluster::start(plan.clone()).await.expect("a cluster can be started");

@@ -23,15 +23,24 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("store", &["types", "state"]),
     ("raft", &["types", "state", "store", "api"]),
     ("replication", &["types", "state", "api", "store", "raft"]),
-    ("server", &["types", "state", "api", "store", "raft", "replication"]),
-    ("client", &["types", "api"]),
-    ("testing", &["types", "client"]),
-    ("cli", &["server", "client", "testing", "api", "types"]),
+    ("tls", &["api"]),
+    ("cert", &["tls"]),
+    (
+        "server",
+        &["types", "state", "api", "store", "raft", "replication", "tls"],
+    ),
+    ("client", &["types", "api", "tls"]),
+    ("testing", &["types", "client", "tls", "cert"]),
+    ("cli", &["server", "client", "testing", "api", "types", "tls", "cert"]),
     ("hack", &[]),
 ];
 
 /// Crate -> further crates of Stead that its tests may use, and it may not.
-const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[("raft", &["testing"]), ("replication", &["testing"])];
+const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
+    ("raft", &["testing"]),
+    ("replication", &["testing"]),
+    ("tls", &["cert"]),
+];
 
 /// Third-party library -> the crates that may depend on it. Other libraries are free to all but the pure crates.
 const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
@@ -48,6 +57,13 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("rustix", &["store", "server"]),
     ("protobuf", &["store"]),
     ("openraft", &["raft"]),
+    ("rustls", &["tls"]),
+    ("rustls-pki-types", &["tls"]),
+    ("rustls-webpki", &["tls"]),
+    ("tokio-rustls", &["tls"]),
+    ("x509-parser", &["tls"]),
+    ("rcgen", &["cert"]),
+    ("time", &["cert"]),
     ("axum", &["server"]),
     ("prometheus-client", &["server"]),
     ("tonic-health", &["server"]),

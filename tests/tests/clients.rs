@@ -212,6 +212,29 @@ async fn python_programs_go_on_beside_silent_node() {
     watch_goes_on_beside_silent_node(program(), &[]).await;
 }
 
+#[tokio::test]
+async fn python_program_connects_with_files_of_stead_cert() {
+    let Some(python) = python().await else { return };
+    let _lock = exclusive_lock();
+    let folder = python_folder(&python).await;
+    copy_program("secure_channel.py", folder.path());
+    let builder = Fixture::builder().binary(binary()).region(REGION, 1).tls();
+    let cluster = builder.start().await.unwrap();
+    cluster.create_tenant("acme", REGION).await.unwrap();
+    let certs = cluster.folder().join("certs");
+    let mut make = Command::new(binary());
+    make.args(["cert", "client", "shop", "--dir"]).arg(&certs);
+    let made = run(make).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let mut program = Command::new(&python);
+    program.arg("secure_channel.py").current_dir(folder.path());
+    program.arg(cluster.endpoints(REGION).unwrap().remove(0)).arg("acme");
+    program.args(["ca.crt", "client-shop.crt", "client-shop.key"].map(|file| certs.join(file)));
+    let ran = run(program).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stdout.trim_end(), "over TLS");
+}
+
 /// Copies a program of `tests/data` to a folder.
 fn copy_program(name: &str, folder: &Path) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);

@@ -8,6 +8,7 @@ pub mod message_lists;
 pub mod net;
 pub mod operation;
 pub mod peer_codec;
+pub mod peer_identity;
 pub mod status;
 
 /// Messages and services, one module a proto package, generated from `proto/` and checked in.

@@ -1,6 +1,6 @@
 //! Definition of the command line.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -35,6 +35,15 @@ pub(crate) struct Target {
     /// Region of this machine; else the region with the shortest round trip
     #[arg(long, global = true, env = "STEAD_REGION", value_name = "NAME")]
     pub(crate) region: Option<String>,
+    /// File with the certificates of the cluster's CA; without it plain text is spoken
+    #[arg(long, global = true, env = "STEAD_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File with the certificate to show
+    #[arg(long, global = true, env = "STEAD_CERTIFICATE", value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// File with the key of that certificate
+    #[arg(long, global = true, env = "STEAD_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// Timeout of a call, such as 500ms or 10s
     #[arg(long, global = true, env = "STEAD_TIMEOUT", value_parser = time, value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
@@ -77,6 +86,9 @@ pub(crate) enum Noun {
     /// Show who changed what in the directory
     #[command(subcommand)]
     Audit(verbs::audit::Verb),
+    /// Make and renew the certificates of a cluster
+    #[command(subcommand)]
+    Cert(verbs::cert::Verb),
     /// Read and write keys
     #[command(subcommand)]
     Kv(verbs::kv::Verb),
@@ -170,6 +182,8 @@ mod tests {
             ),
             ("stead fork show acme --group 3", "--fork <NUMBER>"),
             ("stead fork discard acme --group 3 --fork 5", "--reason <REASON>"),
+            ("stead cert node a --region eu", "--host <HOST>"),
+            ("stead cert rotate --new-ca --finish", "cannot be used with"),
             ("stead dev kill", "<NAMES>"),
             ("stead dev cut", "<REGIONS>"),
         ] {

@@ -8,6 +8,9 @@
 //! [context.production]
 //! endpoints = ["10.0.0.1:7401", "10.0.0.2:7401"]
 //! region = "eu-west"
+//! ca = "/etc/stead/ca.crt"
+//! certificate = "/etc/stead/operator-ada.crt"
+//! key = "/etc/stead/operator-ada.key"
 //! ```
 
 use std::{
@@ -18,7 +21,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stead_client::{Client, Config, ErrorKind, dial};
+use stead_client::{Client, Config, ErrorKind, TlsFiles, dial};
 use stead_types::RegionName;
 
 use crate::{
@@ -56,6 +59,15 @@ pub(crate) struct Context {
     /// Region of this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) region: Option<String>,
+    /// File with the certificates of the cluster's CA; absent: plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File with the certificate to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// File with its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<PathBuf>,
     /// Advertised addresses, and the addresses to dial instead.
     pub(crate) dial: BTreeMap<String, String>,
 }
@@ -128,10 +140,11 @@ fn check_region(region: Option<&RegionName>, regions: &[RegionName]) -> Result<(
 
 fn config(target: &Target) -> Result<Config, CommandError> {
     let context = context(target, folder().as_deref())?;
-    let mut config = Config::new(context.endpoints);
-    let region = target.region.clone().or(context.region);
+    let mut config = Config::new(context.endpoints.clone());
+    let region = target.region.clone().or(context.region.clone());
     let parsed = region.map(|region| region.parse::<RegionName>()).transpose();
     config.region = parsed.map_err(|error| CommandError::new(Code::Usage, format!("--region: {error}")))?;
+    config.tls = tls_files(target, &context)?;
     config.connect = dial(context.dial);
     config.connect_timeout = CONNECT_TIMEOUT;
     if let Some(timeout) = target.timeout {
@@ -139,6 +152,23 @@ fn config(target: &Target) -> Result<Config, CommandError> {
         config.connect_timeout = timeout;
     }
     Ok(config)
+}
+
+/// Returns the files of TLS: flags override the context's.
+fn tls_files(target: &Target, context: &Context) -> Result<Option<TlsFiles>, CommandError> {
+    let chosen = |flag: &Option<PathBuf>, context: &Option<PathBuf>| flag.clone().or_else(|| context.clone());
+    let (certificate, key) = (
+        chosen(&target.certificate, &context.certificate),
+        chosen(&target.key, &context.key),
+    );
+    match chosen(&target.ca, &context.ca) {
+        Some(ca) => Ok(Some(TlsFiles { ca, certificate, key })),
+        None if certificate.is_some() || key.is_some() => {
+            let message = "--certificate and --key need --ca: the file of the cluster's CA";
+            Err(CommandError::new(Code::Usage, message))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Finds the context. An endpoint overrides the context's endpoints, and its dial map and region do not apply to it.

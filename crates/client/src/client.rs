@@ -56,8 +56,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// An endpoint that is no address.
-    pub fn lazy(config: Config) -> Result<Self, Error> {
+    /// An endpoint that is no address, or a certificate that cannot be used.
+    pub fn lazy(mut config: Config) -> Result<Self, Error> {
+        config.connect = config.connector()?;
         let state = Arc::new(ClientState::new(config)?);
         let watch = tokio::spawn(route_watch::watch_routes(state.clone())).abort_handle();
         let probe = tokio::spawn(probe::measure(state.clone())).abort_handle();

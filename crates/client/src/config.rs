@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, pin::Pin, sync::Arc, time::Duration};
 
 use stead_api::net::{Connect, Io};
+use stead_tls::{Credentials, ExpectedPeer, PlainText, TlsFiles};
 use stead_types::{Error, RegionName};
 use tokio::net::TcpStream;
 
@@ -22,6 +23,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Connector: how connections are made.
     pub connect: Connect,
+    /// CA, certificate and key, as files that are followed; absent: plain text. With a CA alone the client shows no
+    /// certificate.
+    pub tls: Option<TlsFiles>,
     /// Seed of all random choices, for reproducible simulations; absent: the system's entropy.
     ///
     /// Two clients of one seed have the same client id: to the store the writes of one are repeats of the other's.
@@ -42,6 +46,7 @@ impl Config {
             timeout: Self::TIMEOUT_DEFAULT,
             connect_timeout: Self::TIMEOUT_DEFAULT,
             connect: dial(BTreeMap::new()),
+            tls: None,
             seed: None,
         }
     }
@@ -54,7 +59,30 @@ impl Config {
                 "endpoints: name at least one node, host:port",
             ));
         }
-        self.endpoints.iter().map(|endpoint| address(endpoint)).collect()
+        self.endpoints
+            .iter()
+            .map(|endpoint| address(endpoint, self.tls.is_some()))
+            .collect()
+    }
+
+    /// Returns the connector, which speaks TLS if there is a CA: for channels of one's own.
+    ///
+    /// # Errors
+    ///
+    /// A certificate that cannot be used.
+    pub fn connector(&self) -> Result<Connect, Error> {
+        let Some(files) = &self.tls else {
+            return Ok(self.connect.clone());
+        };
+        let credentials = Credentials::load(files.clone(), None);
+        let credentials = credentials.map_err(|error| Error::invalid("tls", error.to_string()))?;
+        let expect = Arc::new(|_: &str| ExpectedPeer::Host);
+        Ok(stead_tls::dial(
+            self.connect.clone(),
+            credentials,
+            expect,
+            PlainText::Refused,
+        ))
     }
 }
 
@@ -67,6 +95,7 @@ impl fmt::Debug for Config {
             timeout,
             connect_timeout,
             connect: _,
+            tls,
             seed,
         } = self;
         let mut shown = f.debug_struct("Config");
@@ -76,7 +105,7 @@ impl fmt::Debug for Config {
             .field("nearest_only", nearest_only)
             .field("timeout", timeout)
             .field("connect_timeout", connect_timeout);
-        shown.field("seed", seed).finish_non_exhaustive()
+        shown.field("tls", tls).field("seed", seed).finish_non_exhaustive()
     }
 }
 
@@ -93,17 +122,23 @@ pub fn dial(map: BTreeMap<String, String>) -> Connect {
     })
 }
 
-fn address(endpoint: &str) -> Result<String, Error> {
+fn address(endpoint: &str, has_ca: bool) -> Result<String, Error> {
     let invalid = |what: String| Error::invalid("endpoints", format!("endpoints: {endpoint:?} {what}"));
-    if endpoint.starts_with("https://") {
-        return Err(invalid(
-            "asks for TLS, which nodes of this version do not speak; use http:// or host:port".into(),
-        ));
-    }
-    let address = endpoint
-        .strip_prefix("http://")
-        .unwrap_or(endpoint)
-        .trim_end_matches('/');
+    let address = match (endpoint.strip_prefix("https://"), endpoint.strip_prefix("http://")) {
+        (Some(_), _) if !has_ca => {
+            return Err(invalid(
+                "asks for TLS, and no CA is named: name the file of the cluster's CA".into(),
+            ));
+        }
+        (_, Some(_)) if has_ca => {
+            return Err(invalid(
+                "asks for plain text, and a CA is named: use https:// or host:port".into(),
+            ));
+        }
+        (Some(address), _) | (_, Some(address)) => address,
+        (None, None) => endpoint,
+    };
+    let address = address.trim_end_matches('/');
     match address.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address.to_owned()),
         Some(_) | None => Err(invalid("is no host:port".into())),
@@ -117,6 +152,13 @@ mod tests {
     #[test]
     fn endpoint_without_host_and_port_is_rejected() {
         let addresses = |endpoint: &str| Config::new([endpoint]).addresses();
+        assert_eq!(address("https://node:7401/", true).unwrap(), "node:7401");
+        assert!(
+            address("http://node:7401", true)
+                .unwrap_err()
+                .message
+                .contains("asks for plain text")
+        );
         assert_eq!(addresses("127.0.0.1:7401").unwrap(), ["127.0.0.1:7401"]);
         assert_eq!(addresses("http://node:7401/").unwrap(), ["node:7401"]);
         let refused = |endpoint: &str| addresses(endpoint).unwrap_err().message;

@@ -75,7 +75,9 @@ async fn protocol_at(state: &ClientState, address: &str) -> Option<&'static str>
 
 fn identify_protocol(first: &[u8]) -> Option<&'static str> {
     match first {
-        [0x15, 3, ..] => Some("speaks TLS, which clients of this version do not; name a plain-text port"),
+        [0x15, 3, ..] => {
+            Some("speaks TLS: name the file of the cluster's CA, with --ca or as `tls` of the client's configuration")
+        }
         [b'H', b'T', b'T', b'P', b'/', ..] => {
             Some("speaks HTTP/1, not gRPC: perhaps it is a node's HTTP port; name its client port")
         }

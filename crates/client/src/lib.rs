@@ -88,6 +88,7 @@ pub use response::{
 };
 pub use session::Route;
 pub use stead_api::net::{Connect, Io};
+pub use stead_tls::TlsFiles;
 pub use stead_types::{
     Condition, Error, ErrorKind, IdempotencyKey, InvalidIdempotencyKey, InvalidTokenText, LimitUnit, Operand, Relation,
     Revision, SessionToken, SessionTokens, TenantLimit, TenantLimits, TenantTime, TooManyTokens,

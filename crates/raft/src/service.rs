@@ -1,11 +1,13 @@
 //! Peer service: the server side of the transport.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use openraft::storage::Snapshot;
 use stead_api::peer_codec::PeerAlarms;
+use stead_api::peer_identity::PeerIdentity;
 use stead_api::proto::internal::v1::RaftEnvelope;
 use stead_api::proto::internal::v1::raft_service_server::{self, RaftServiceServer};
 use stead_state::codec::Malformed;
@@ -37,7 +39,7 @@ impl PeerService {
     }
 }
 
-fn member(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, Status> {
+fn member(registry: &Registry, envelope: &RaftEnvelope, peer: Option<&PeerIdentity>) -> Result<Arc<Member>, Status> {
     let group = GroupId::new(envelope.group);
     let member = registry
         .member(group)
@@ -45,12 +47,34 @@ fn member(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, S
     if member.sender.incarnation.0 != envelope.incarnation {
         return Err(wire::other_incarnation(&member.sender, envelope.incarnation));
     }
+    if let Some(peer) = peer {
+        check_sender(peer, NodeId::new(envelope.from_node), group, &member.known_voters())?;
+    }
     Ok(member)
 }
 
+/// Refuses a message whose sender is not the node in the certificate of the connection, or is no voter of the group: a
+/// node of another region takes no part in the group, whatever it says of itself. Without known voters, before this node
+/// has the group's membership, only the first is checked.
+fn check_sender(peer: &PeerIdentity, sender: NodeId, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), Status> {
+    if peer.node != sender {
+        return Err(Status::permission_denied(format!(
+            "the message is of node {sender}, and the certificate of its connection is of node {} in {}",
+            peer.node, peer.region
+        )));
+    }
+    if voters.is_empty() || voters.contains(&sender) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "node {sender} in {} is no voter of group {group}",
+        peer.region
+    )))
+}
+
 /// Returns the member, if it has joined its group and so accepts entries from the sender.
-fn admitting(registry: &Registry, envelope: &RaftEnvelope) -> Result<Arc<Member>, Status> {
-    let member = member(registry, envelope)?;
+fn admitting(registry: &Registry, envelope: &RaftEnvelope, peer: Option<&PeerIdentity>) -> Result<Arc<Member>, Status> {
+    let member = member(registry, envelope, peer)?;
     if member.admits(NodeId::new(envelope.from_node)) {
         Ok(member)
     } else {
@@ -77,22 +101,25 @@ impl raft_service_server::RaftService for PeerService {
 
     async fn append(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<Self::AppendStream>, Status> {
         // The response must not wait for the first request, or opening a stream costs a round trip more.
-        let answers =
-            stream::once(append(self.registry.clone(), self.alarms.clone(), request.into_inner())).try_flatten();
+        let peer = request.extensions().get().cloned();
+        let first = append(self.registry.clone(), self.alarms.clone(), peer, request.into_inner());
+        let answers = stream::once(first).try_flatten();
         Ok(Response::new(Box::pin(answers)))
     }
 
     async fn control(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftEnvelope>, Status> {
+        let peer = request.extensions().get().cloned();
         let request = request.into_inner();
-        let member = member(&self.registry, &request)?;
+        let member = member(&self.registry, &request, peer.as_ref())?;
         control(&member, request).await.map(Response::new)
     }
 
     async fn snapshot(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftEnvelope>, Status> {
+        let peer = request.extensions().get().cloned();
         let mut chunks = request.into_inner();
         let received = async {
             let head = spool::next_envelope(&mut chunks).await?;
-            let member = admitting(&self.registry, &head)?;
+            let member = admitting(&self.registry, &head, peer.as_ref())?;
             receive(&member, head, chunks).await
         };
         let received = received.await.inspect_err(|status| self.alarms.record_status(status));
@@ -100,8 +127,9 @@ impl raft_service_server::RaftService for PeerService {
     }
 
     async fn fetch(&self, request: Request<RaftEnvelope>) -> Result<Response<Self::FetchStream>, Status> {
+        let peer = request.extensions().get().cloned();
         let request = request.into_inner();
-        let member = member(&self.registry, &request)?;
+        let member = member(&self.registry, &request, peer.as_ref())?;
         let min_index = wire::body(request, MessageKind::Fetch).and_then(wire::read_fetch);
         let snapshot = restore::serve_snapshot(&member, min_index.map_err(malformed)?).await?;
         Ok(Response::new(Box::pin(snapshot)))
@@ -111,6 +139,7 @@ impl raft_service_server::RaftService for PeerService {
 async fn append(
     registry: Arc<Registry>,
     alarms: PeerAlarms,
+    peer: Option<PeerIdentity>,
     mut requests: Streaming<RaftEnvelope>,
 ) -> Result<impl Stream<Item = Result<RaftEnvelope, Status>>, Status> {
     let first = requests
@@ -120,7 +149,7 @@ async fn append(
     let Some(first) = first else {
         return Err(Status::invalid_argument("the stream has no request"));
     };
-    let member = admitting(&registry, &first)?;
+    let member = admitting(&registry, &first, peer.as_ref())?;
     let requests = stream::iter([Ok(first)])
         .chain(requests)
         .map({
@@ -253,4 +282,28 @@ async fn receive(
     let answer = wire::snapshot_response(&answer.vote);
     spool::mark_installed(&member.worker);
     Ok(member.sender.envelope(MessageKind::SnapshotResponse, 0, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_of_another_node_or_region_is_refused() {
+        let peer = PeerIdentity {
+            node: NodeId::new(4),
+            region: "eu-west".parse().unwrap(),
+        };
+        let voters = |nodes: &[u64]| nodes.iter().copied().map(NodeId::new).collect::<BTreeSet<_>>();
+        let check = |sender, nodes: &[u64]| check_sender(&peer, NodeId::new(sender), GroupId::new(2), &voters(nodes));
+        assert!(check(4, &[4, 5, 6]).is_ok());
+        assert!(check(4, &[]).is_ok(), "the membership is not known yet");
+        let other = check(1, &[1, 2, 3]).unwrap_err();
+        assert!(
+            other.message().contains("certificate of its connection is of node 4"),
+            "{other}"
+        );
+        let foreign = check(4, &[1, 2, 3]).unwrap_err();
+        assert!(foreign.message().contains("is no voter of group 2"), "{foreign}");
+    }
 }

@@ -8,11 +8,13 @@ use std::{
 
 use futures::Stream;
 use parking_lot::RwLock;
+use stead_api::peer_identity::PeerIdentity;
 use stead_api::proto::internal::v1::{
     FreshnessProof, FreshnessRequest, FreshnessResponse, PullRequest, PullResponse, SeedRequest, SeedResponse,
     SubscribeRequest, SubscribeResponse,
     feed_service_server::{FeedService, FeedServiceServer},
 };
+use stead_state::directory::DirectoryView;
 use stead_types::{FeedOffset, GroupId};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -49,6 +51,24 @@ pub(crate) fn service(registry: Arc<FeedRegistry>) -> Service {
         .max_encoding_message_size(MESSAGE_LEN_MAX)
 }
 
+/// Refuses changes for a group to a node of another region than the group's, by the certificate of the connection: what
+/// a follower says of itself does not decide what may be sent there. Over plain text there is no certificate.
+fn check_region(context: &GroupContext, peer: Option<&PeerIdentity>, follower: GroupId) -> Result<(), Status> {
+    let Some(peer) = peer else { return Ok(()) };
+    let region = |view: &DirectoryView| view.region_of(follower).map(|region| region.name.clone());
+    match context.directory_view.read(region) {
+        Some(region) if region == peer.region => Ok(()),
+        Some(region) => Err(Status::permission_denied(format!(
+            "the certificate of this connection is of {} in {}, and group {follower} is in {region}: its changes go to its own \
+             nodes only",
+            peer.node, peer.region
+        ))),
+        None => Err(Status::unavailable(format!(
+            "this node does not know group {follower} yet: try again"
+        ))),
+    }
+}
+
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -61,11 +81,13 @@ impl FeedService for FeedHandler {
         &self,
         request: Request<Streaming<SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let peer = request.extensions().get().cloned();
         let mut inbound = request.into_inner();
         let Some(MessageToHome::Open(open)) = inbound.message().await?.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("a stream begins with open"));
         };
         let context = self.0.get(open.home_group)?;
+        check_region(&context, peer.as_ref(), GroupId::new(open.follower_group))?;
         let source = Box::pin(source::open(context, open, inbound)).await?;
         let messages = futures::stream::unfold(source, |mut source| async {
             let message = source.next().await?;
@@ -75,8 +97,10 @@ impl FeedService for FeedHandler {
     }
 
     async fn seed(&self, request: Request<SeedRequest>) -> Result<Response<Self::SeedStream>, Status> {
+        let peer = request.extensions().get().cloned();
         let request = request.into_inner();
         let context = self.0.get(request.home_group)?;
+        check_region(&context, peer.as_ref(), GroupId::new(request.follower_group))?;
         let invalid = |invalid: wire::InvalidMessage| Status::invalid_argument(invalid.to_string());
         let seeding = SeedSource::new(context, &request).map_err(invalid)?;
         let messages = futures::stream::unfold(seeding, |mut seeding| async {
@@ -87,8 +111,10 @@ impl FeedService for FeedHandler {
     }
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        let peer = request.extensions().get().cloned();
         let request = request.into_inner();
         let context = self.0.get(request.from_group)?;
+        check_region(&context, peer.as_ref(), GroupId::new(request.to_group))?;
         let invalid = |invalid: wire::InvalidMessage| Status::invalid_argument(invalid.to_string());
         let pull = PullSource::new(context, &request).map_err(invalid)?;
         let messages = futures::stream::unfold(pull, |mut pull| async {

@@ -9,7 +9,9 @@ use std::io;
 use crate::{
     config::ValidatedConfig,
     environment::{Environment, Incoming},
+    listener::Listener,
     node::Error,
+    tls::{ListenerKind, NodeTls},
 };
 
 /// Most connections of one listener, however many descriptors there are.
@@ -82,6 +84,26 @@ impl BoundListeners {
             peer: bind("peer", &config.peer.listen).await?,
             http: bind("HTTP", &config.http.listen).await?,
         })
+    }
+
+    /// Returns the listeners with what they serve: clients, nodes and HTTP.
+    pub(crate) fn listeners(
+        self,
+        tls: &NodeTls,
+        limits: ConnectionLimits,
+        [client, peer, http]: [axum::Router; 3],
+    ) -> [Listener; 3] {
+        let listener = |kind, incoming, router, connections_max| Listener {
+            incoming,
+            router,
+            entry: tls.entry(kind),
+            connections_max,
+        };
+        [
+            listener(ListenerKind::Client, self.client, client, limits.client),
+            listener(ListenerKind::Peer, self.peer, peer, limits.peer),
+            listener(ListenerKind::Http, self.http, http, limits.http),
+        ]
     }
 }
 

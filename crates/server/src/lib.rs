@@ -3,6 +3,7 @@
 mod admin_peers;
 mod admission;
 mod answers;
+mod certificate_identity;
 pub mod config;
 mod connections;
 mod directory;
@@ -43,4 +44,5 @@ pub mod supervisor;
 #[cfg(test)]
 mod tenant_fixture;
 mod tenant_loads;
+pub mod tls;
 mod watch;

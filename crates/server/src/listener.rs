@@ -8,23 +8,31 @@
 //! 1. A connection beyond the limit, or one that does not begin to speak HTTP, is closed: it holds no descriptor.
 //! 2. A request that panics ends alone: its stream is closed, over HTTP/1 its connection.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, io, pin::Pin, time::Duration};
 
 use axum::Router;
 use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
+use stead_api::net::Io;
 use stead_store::health::CatchPanic;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
-use crate::{answers::ConnectionAnswers, environment, preface};
+use crate::{
+    answers::ConnectionAnswers,
+    environment, preface,
+    tls::{ConnectionEntry, Refusal},
+};
 
 /// Time in which a new connection must show that it speaks HTTP. Idle connections of clients that did may stay.
 const PREFACE_MAX: Duration = Duration::from_secs(10);
@@ -41,19 +49,35 @@ const STREAMS_MAX: u32 = 4_096;
 /// before its connection is closed as an attack. A node that was frozen finds the resets of all the calls whose deadline
 /// has passed meanwhile at once: they must not end the calls beside them.
 const RESET_STREAMS_MAX: usize = 4 * STREAMS_MAX as usize;
+/// Most bytes of the headers of a request, and of the buffer in which a request of HTTP/1 begins.
+const HEADERS_LEN_MAX: u32 = 16 << 10;
+const HTTP1_BUFFER_LEN_MAX: usize = 64 << 10;
+/// Longest time in which the headers of a request of HTTP/1 must arrive; an idle connection is closed after it, too.
+const HTTP1_HEADERS_MAX: Duration = Duration::from_secs(60);
 /// HTTP/2 flow-control windows, the same as in `stead_api::net` for the other end.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// Serves at most `connections_max` connections until the token fires, then lets running requests finish for at most
-/// `grace`.
-pub async fn serve(
-    mut incoming: environment::Incoming,
-    router: Router,
-    connections_max: usize,
-    stop: CancellationToken,
-    grace: Duration,
-) -> Result<(), Infallible> {
+/// Listener with what it serves.
+pub struct Listener {
+    /// Connections that arrive.
+    pub incoming: environment::Incoming,
+    /// Services.
+    pub router: Router,
+    /// Way in: plain text or TLS.
+    pub entry: ConnectionEntry,
+    /// Most connections.
+    pub connections_max: usize,
+}
+
+/// Serves connections until the token fires, then lets running requests finish for at most `grace`.
+pub async fn serve(listener: Listener, stop: CancellationToken, grace: Duration) -> Result<(), Infallible> {
+    let Listener {
+        mut incoming,
+        router,
+        entry,
+        connections_max,
+    } = listener;
     let executor = CatchingExecutor;
     let builder = builder(executor);
     let drain = GracefulShutdown::new();
@@ -66,8 +90,8 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let connection = match accepted {
-            Some(Ok(connection)) => connection,
+        let io = match accepted {
+            Some(Ok(io)) => io,
             Some(Err(error)) => {
                 warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -79,31 +103,14 @@ pub async fn serve(
             refusals.log(connections_max);
             continue;
         }
-        let answers = ConnectionAnswers::default();
-        let service = router
-            .clone()
-            .map_request(move |mut request: hyper::Request<Incoming>| {
-                request.extensions_mut().insert(answers.clone());
-                request
-            });
-        let service = TowerToHyperService::new(service);
-        let (builder, watcher, stop, cut) = (builder.clone(), drain.watcher(), stop.clone(), cut.clone());
-        connections.spawn(executor.catch_panics(async move {
-            let opened = tokio::select! {
-                opened = timeout(PREFACE_MAX, preface::read(connection)) => opened,
-                () = stop.cancelled() => return,
-            };
-            let connection = match opened {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => return debug!(%error, "connection failed"),
-                Err(_) => return debug!("connection closed: it has not begun to speak HTTP"),
-            };
-            let serving = builder.serve_connection_with_upgrades(TokioIo::new(connection), service);
-            tokio::select! {
-                ended = watcher.watch(serving.into_owned()) => if let Err(error) = ended { debug!(%error, "connection failed") },
-                () = cut.cancelled() => {}
-            }
-        }));
+        let connection = Connection {
+            entry: entry.clone(),
+            router: router.clone(),
+            builder: builder.clone(),
+            stop: stop.clone(),
+            cut: cut.clone(),
+        };
+        connections.spawn(executor.catch_panics(connection.serve(io, drain.watcher())));
     }
     drop(incoming);
     if timeout(grace, drain.shutdown()).await.is_err() {
@@ -112,6 +119,62 @@ pub async fn serve(
     cut.cancel();
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// One connection with what it is served with.
+struct Connection {
+    entry: ConnectionEntry,
+    router: Router,
+    builder: auto::Builder<CatchingExecutor>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, io: Pin<Box<dyn Io>>, watcher: Watcher) {
+        let begins = async {
+            let entered = self.entry.enter(io).await.map_err(Unserved::Refused)?;
+            let io = preface::read(entered.io).await.map_err(Unserved::Broken)?;
+            Ok((io, entered.identity, entered.peer, entered.count))
+        };
+        let begun = tokio::select! {
+            begun = timeout(PREFACE_MAX, begins) => begun,
+            () = self.stop.cancelled() => return,
+        };
+        let listener = self.entry.label();
+        let (io, identity, peer, _count) = match begun {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(Unserved::Refused(refusal))) => {
+                return debug!(listener, %refusal, "connection refused");
+            }
+            Ok(Err(Unserved::Broken(error))) => return debug!(listener, %error, "connection failed"),
+            Err(_) => return debug!(listener, "connection closed: it has not begun to speak HTTP"),
+        };
+        let answers = ConnectionAnswers::default();
+        let service = self.router.map_request(move |mut request: hyper::Request<Incoming>| {
+            let extensions = request.extensions_mut();
+            extensions.insert(answers.clone());
+            if let Some(identity) = &identity {
+                extensions.insert(identity.clone());
+            }
+            if let Some(peer) = &peer {
+                extensions.insert(peer.clone());
+            }
+            request
+        });
+        let service = TowerToHyperService::new(service);
+        let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+        tokio::select! {
+            ended = watcher.watch(serving.into_owned()) => if let Err(error) = ended { debug!(listener, %error, "connection failed") },
+            () = self.cut.cancelled() => {}
+        }
+    }
+}
+
+/// Connection that is not served.
+enum Unserved {
+    Refused(Refusal),
+    Broken(io::Error),
 }
 
 /// Connections that were refused since the last log line about them.
@@ -165,21 +228,23 @@ fn builder(executor: CatchingExecutor) -> auto::Builder<CatchingExecutor> {
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADERS_LEN_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(RESET_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    builder.http1().timer(TokioTimer::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HTTP1_HEADERS_MAX)
+        .max_buf_size(HTTP1_BUFFER_LEN_MAX);
     builder
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-
     use axum::routing::get;
     use futures::stream;
-    use stead_api::net::Io;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
@@ -190,6 +255,15 @@ mod tests {
         let mut answer = String::new();
         io.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    fn listener(incoming: environment::Incoming, router: Router, connections_max: usize) -> Listener {
+        Listener {
+            incoming,
+            router,
+            entry: ConnectionEntry::plain_text(),
+            connections_max,
+        }
     }
 
     async fn fail() -> &'static str {
@@ -210,7 +284,11 @@ mod tests {
         }
         let incoming: environment::Incoming = Box::pin(stream::iter(far).chain(stream::pending()));
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(incoming, router, 2, stop.clone(), Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(
+            listener(incoming, router, 2),
+            stop.clone(),
+            Duration::from_secs(1),
+        ));
         assert_eq!(ask(near.pop().unwrap(), "/panic").await, "");
         assert!(ask(near.pop().unwrap(), "/fine").await.ends_with("fine"));
         stop.cancel();
@@ -242,7 +320,11 @@ mod tests {
         let incoming: environment::Incoming =
             Box::pin(stream::iter([Ok(Box::pin(far) as Pin<Box<dyn Io>>)]).chain(stream::pending()));
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(incoming, router, 1, stop.clone(), Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(
+            listener(incoming, router, 1),
+            stop.clone(),
+            Duration::from_secs(1),
+        ));
         let answered = calls.send_request(request()).await.unwrap();
         assert_eq!(answered.status(), 200);
         drop((answered, calls));
@@ -264,7 +346,11 @@ mod tests {
             Some((arriving.recv().await?, arriving))
         }));
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(incoming, router, 1, stop.clone(), Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(
+            listener(incoming, router, 1),
+            stop.clone(),
+            Duration::from_secs(1),
+        ));
         assert_eq!(surplus.read(&mut [0]).await.unwrap(), 0, "the limit is one");
         // Half a preface is none.
         silent.write_all(b"PRI * HTTP/2.0").await.unwrap();

@@ -1,7 +1,10 @@
 //! Metrics of a node for Prometheus. Names follow its conventions: `stead_`, base units, `_total`.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ pub(crate) use crate::metric_labels::{OperationLabel, ServedFrom};
 use crate::{
     config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, metric_labels::GroupLabels,
     process_metrics::ProcessMetrics, promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics,
-    remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics, tenant_loads::TenantLoads,
+    remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics, tenant_loads::TenantLoads, tls::TlsMetrics,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,11 +134,13 @@ pub(crate) struct Metrics {
     peers_unreadable: Counter,
     answers_unsent: Gauge,
     ready: Gauge,
+    /// Connections and handshakes.
+    pub(crate) tls: Arc<TlsMetrics>,
 }
 
 impl Metrics {
     /// Registers the metrics of a node.
-    pub(crate) fn of(node: &NodeConfig) -> Self {
+    pub(crate) fn of(node: &NodeConfig, tls: Arc<TlsMetrics>) -> Self {
         let metrics = Self {
             registry: Registry::with_prefix("stead"),
             requests: Family::default(),
@@ -174,6 +179,7 @@ impl Metrics {
             peers_unreadable: Counter::default(),
             answers_unsent: Gauge::default(),
             ready: Gauge::default(),
+            tls,
         };
         let labels = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -198,6 +204,7 @@ impl Metrics {
         );
         registry.register("ready", "1 if the node can serve", self.ready.clone());
         self.register_groups();
+        self.tls.register(&mut self.registry);
         self.register_clocks();
         let registry = &mut self.registry;
         registry.register(

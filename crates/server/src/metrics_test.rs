@@ -42,7 +42,7 @@ fn node(region: &stead_types::RegionName) -> NodeConfig {
 #[test]
 fn metrics_match_operations_document() {
     let region: stead_types::RegionName = "eu-west".parse().unwrap();
-    let metrics = Metrics::of(&node(&region));
+    let metrics = Metrics::of(&node(&region), Arc::default());
     metrics.request(OperationLabel::Read, ServedFrom::Home);
     metrics.refused("keys");
     metrics.retries("sending a snapshot", 2);

@@ -34,6 +34,7 @@ use crate::{
     storage::{self, StoredState},
     storage_threads,
     supervisor::Supervisor,
+    tls::NodeTls,
 };
 
 /// Longest time for forwarded operations to end when the node stops. Other nodes' streams of Raft and of the feed
@@ -80,6 +81,9 @@ pub enum Error {
     /// The process may open too few files.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
+    /// Certificates cannot be used.
+    #[error("TLS cannot be used")]
+    Tls(#[from] stead_tls::TlsError),
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
@@ -101,7 +105,10 @@ pub async fn run(
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
     let health = environment.health.clone();
+    let tls = NodeTls::load(&config)?;
     let (store, stored) = storage::open_storage(&config, disk, &health)?;
+    let tls = tls.with_view(stored.directory_view.clone());
+    let environment = tls.over(environment);
     let raft = stead_raft::Node::new(raft_config(&config, &environment, &store, &stored.directory_view));
     let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
     let shutdown_timeout = config.shutdown_timeout;
@@ -109,6 +116,7 @@ pub async fn run(
         store: &store,
         raft: &raft,
         supervisor: &mut supervisor,
+        tls,
     };
     let result = resources.run(config, &environment, stored, &stop, ready).await;
     supervisor.finish(shutdown_timeout).await;
@@ -129,6 +137,7 @@ struct NodeResources<'a> {
     store: &'a Store,
     raft: &'a stead_raft::Node,
     supervisor: &'a mut Supervisor,
+    tls: NodeTls,
 }
 
 impl NodeResources<'_> {
@@ -145,6 +154,7 @@ impl NodeResources<'_> {
             store,
             raft,
             supervisor,
+            tls,
         } = self;
         let health = &environment.health;
         let limits = ConnectionLimits::of(environment.resources.descriptors_max)?;
@@ -166,7 +176,7 @@ impl NodeResources<'_> {
                 BoundListeners::bind(&config, environment).await?
             }
         };
-        let parts = NodeParts::build(config, environment, store, raft.clone(), stored, supervisor).await?;
+        let parts = NodeParts::build(config, environment, store, raft.clone(), stored, tls, supervisor).await?;
         parts.serve(bound, limits, supervisor);
         if environment.threads {
             let (engine, background) = (store.engine.clone(), store.background.clone());
@@ -244,6 +254,7 @@ impl NodeParts {
         store: &Store,
         raft: stead_raft::Node,
         stored: StoredState,
+        tls: NodeTls,
         supervisor: &mut Supervisor,
     ) -> Result<Self, Error> {
         let initial = initial_cluster(&config);
@@ -277,8 +288,10 @@ impl NodeParts {
             groups: &hosted,
             leases: &leases,
         });
+        tls.start(&readiness.node, environment.clocks.wall.clone(), supervisor);
         let host = Arc::new(Host {
-            metrics: Arc::new(Metrics::of(&config.node)),
+            metrics: Arc::new(Metrics::of(&config.node, tls.metrics.clone())),
+            tls,
             traffic: replication.counters().clone(),
             peer_alarms: raft.alarms(),
             answers: Arc::default(),
@@ -327,22 +340,17 @@ impl NodeParts {
         let grace = self.host.config.shutdown_timeout / 2;
         let stop = supervisor.stop_token();
         let client = services::client_router(&self.host, &self.data_services, &stop);
-        supervisor.spawn("client listener", |stop| {
-            listener::serve(bound.client, client, limits.client, stop, grace)
-        });
         let peers = services::PeerServices {
             raft: self.raft.service(),
             feed: self.feed_service.clone(),
         };
         let peer = services::peer_router(&self.host, &self.data_services, peers, &stop);
         let peer_grace = grace.min(PEER_GRACE_MAX);
-        supervisor.spawn("peer listener", |stop| {
-            listener::serve(bound.peer, peer, limits.peer, stop, peer_grace)
-        });
         let http = http::router(self.host.clone());
-        supervisor.spawn("HTTP listener", |stop| {
-            listener::serve(bound.http, http, limits.http, stop, grace)
-        });
+        let [client, peer, http] = bound.listeners(&self.host.tls, limits, [client, peer, http]);
+        supervisor.spawn("client listener", |stop| listener::serve(client, stop, grace));
+        supervisor.spawn("peer listener", |stop| listener::serve(peer, stop, peer_grace));
+        supervisor.spawn("HTTP listener", |stop| listener::serve(http, stop, grace));
     }
 }
 

@@ -42,6 +42,16 @@ pub(crate) struct Opened<I> {
     connection: I,
 }
 
+impl<I> Opened<I> {
+    /// Returns a connection of which these bytes were read already.
+    pub(crate) fn after(read: &[u8], connection: I) -> Self {
+        Self {
+            read: BytesMut::from(read),
+            connection,
+        }
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Opened<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -68,7 +68,7 @@ fn upkeep() -> PromotionUpkeep {
         witness: false,
         engine: String::new(),
     };
-    PromotionUpkeep::new(Arc::new(Metrics::of(&node)))
+    PromotionUpkeep::new(Arc::new(Metrics::of(&node, Arc::default())))
 }
 
 fn version(index: u64) -> DirectoryVersion {

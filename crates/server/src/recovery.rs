@@ -36,6 +36,7 @@ use crate::{
     environment::Environment,
     node,
     storage::{StoredState, open_for_recovery},
+    tls::NodeTls,
 };
 
 /// Longest time for another node to answer.
@@ -194,6 +195,9 @@ impl Recovery {
         if others.is_empty() && !is_half_done {
             return Err(Error::OnlyVoter(config.node.name.clone()));
         }
+        let environment = NodeTls::load(config)
+            .map_err(node::Error::from)?
+            .over(environment.clone());
         let survey = Survey::of(config, &environment.connect, &others).await;
         let request = RecoveryRequest {
             founder: config.node.id,

@@ -84,6 +84,7 @@ fn plan(below: &Path, base_port: u16) -> Plan {
         round_trips: vec![("eu-west".into(), "us-east".into(), Duration::from_millis(60))],
         ports: Ports::From(base_port),
         engines: vec!["fjall".into(), "sled".into()],
+        tls: false,
     }
 }
 

@@ -162,6 +162,7 @@ impl World {
             round_trips: Vec::new(),
             ports: Ports::Any,
             engines: engines.map(Into::into).into(),
+            tls: false,
         };
         let mounts = (1..=NODES).map(|node| Mount::new(&plan.data_of(&name(node))));
         let mounts = mounts

@@ -29,5 +29,6 @@ mod requests;
 mod rows;
 mod settings;
 mod stop;
+mod tls;
 mod tokens;
 mod watch;

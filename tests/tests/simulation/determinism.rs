@@ -5,7 +5,11 @@ use std::{collections::HashMap, time::Duration};
 
 use rand::Rng;
 use stead_api::net::{Keepalive, channel};
-use stead_server::{environment::RetentionConfig, listener};
+use stead_server::{
+    environment::RetentionConfig,
+    listener::{self, Listener},
+    tls::ConnectionEntry,
+};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use turmoil::Result;
@@ -75,14 +79,13 @@ async fn server() -> Result {
     let router = tonic::service::Routes::new(health).into_axum_router();
     let environment = network::environment(Default::default(), RetentionConfig::default());
     let incoming = (environment.bind)("0.0.0.0:7400".to_owned()).await?;
-    listener::serve(
+    let listener = Listener {
         incoming,
         router,
-        1_024,
-        CancellationToken::new(),
-        Duration::from_secs(1),
-    )
-    .await?;
+        entry: ConnectionEntry::plain_text(),
+        connections_max: 1_024,
+    };
+    listener::serve(listener, CancellationToken::new(), Duration::from_secs(1)).await?;
     Ok(())
 }
 

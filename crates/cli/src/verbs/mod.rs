@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod backup;
+pub(crate) mod cert;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod dev;
@@ -30,6 +31,7 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Serve(verb) => verb.run(),
         Noun::Dev(verb) => block_on(verb.run(target.output)),
         Noun::Config(verb) => verb.run(),
+        Noun::Cert(verb) => verb.run(target.output),
         Noun::Tenant(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Region(verb) if verb.detaches() => block_on(verb.run(&target)),

@@ -30,6 +30,14 @@ pub const KEYS: &[&str] = &[
     "storage.history_bytes_max",
     "storage.seed_history_bytes_max",
     "storage.sled_majority",
+    "tls.ca",
+    "tls.certificate",
+    "tls.handshake_timeout",
+    "tls.handshakes_in_flight_max",
+    "tls.handshakes_per_second_max",
+    "tls.http_plaintext",
+    "tls.key",
+    "tls.plaintext",
 ];
 
 /// Keys of the entries of lists.

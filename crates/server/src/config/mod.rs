@@ -8,6 +8,7 @@ mod addresses;
 mod engines;
 mod load;
 mod log_level;
+mod tls;
 mod validated;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 pub use load::{ConfigError, KEYS};
 use serde::{Deserialize, Serialize};
 use stead_replication::{RetentionLimits, SeedLimits};
+pub use tls::{Tls, TlsConfig};
 pub use validated::{ListenAddresses, NodeConfig, ValidatedConfig};
 
 /// Content of the configuration file; every key may be left out.
@@ -35,6 +37,8 @@ pub struct Config {
     pub storage: Storage,
     /// Network settings.
     pub net: Net,
+    /// Certificates, and where plain text is spoken.
+    pub tls: Tls,
     /// Log settings.
     pub log: Log,
 }

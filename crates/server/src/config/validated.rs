@@ -9,6 +9,7 @@ use super::{
     Config, ConfigError, InitialNode, ListenConfig, addresses,
     addresses::{check_advertised, check_host_port},
     engines, log_level,
+    tls::TlsConfig,
 };
 
 /// Most groups of a region. More cost more than they bring: each commits and elects by itself.
@@ -89,6 +90,8 @@ pub struct ValidatedConfig {
     pub dial: BTreeMap<String, String>,
     /// Longest time for a stop.
     pub shutdown_timeout: Duration,
+    /// Certificates, and where plain text is spoken.
+    pub tls: TlsConfig,
 }
 
 impl Config {
@@ -117,7 +120,7 @@ impl Config {
             let problem = format!("{:?} is not a format: use auto, text or json", self.log.format);
             return Err(ConfigError::value("log.format", problem));
         }
-        let checked = ValidatedConfig {
+        let mut checked = ValidatedConfig {
             cluster: self.cluster_name()?,
             regions: self.regions(&members)?,
             groups_per_region: self.groups_per_region()?,
@@ -133,9 +136,11 @@ impl Config {
             seeds: self.seeds()?,
             dial: self.net.dial.clone(),
             shutdown_timeout: parse_duration("node.shutdown_timeout", &self.node.shutdown_timeout)?,
+            tls: self.tls.validate()?,
             members,
             node,
         };
+        super::tls::check_listeners(&mut checked)?;
         if !self.storage.sled_majority {
             engines::check_groups(&checked)?;
         }
@@ -301,7 +306,7 @@ fn listener(section: &str, listen: &ListenConfig, initial: &str) -> Result<Liste
     })
 }
 
-fn parse_duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
+pub(super) fn parse_duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
     let problem = |_| ConfigError::value(key, format!("{text:?} is no duration, such as 300ms or 24h"));
     humantime::parse_duration(text).map_err(problem)
 }

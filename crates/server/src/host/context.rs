@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient,
-    disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources,
+    disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources, tls::NodeTls,
 };
 
 /// Longest wait for the directory view when a name is unknown.
@@ -41,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) readiness: Readiness,
     /// Metrics.
     pub(crate) metrics: Arc<Metrics>,
+    /// Certificates, and the ways into the listeners.
+    pub(crate) tls: NodeTls,
     /// Traffic sent from region to region.
     pub(crate) traffic: Arc<TrafficCounters>,
     /// Messages of other nodes that could not be read.

@@ -10,6 +10,7 @@ use crate::{disk::DiskSample, metrics::GroupSample, process_metrics::ProcessSamp
 pub(crate) fn metrics_text(host: &Host) -> String {
     let metrics = &host.metrics;
     metrics.forget_clocks();
+    host.tls.sample((host.wall)());
     for group in host.raft_groups() {
         let numbers = group.metrics();
         if let Some(report) = group.clocks() {

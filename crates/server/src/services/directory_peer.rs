@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use stead_api::{
+    peer_identity::PeerIdentity,
     proto::internal::v1::{
         ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
         ReadOperationsRequest, ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse,
@@ -54,6 +55,17 @@ fn to_status(error: VoterError) -> Status {
             "this node does not lead the directory",
         )),
         VoterError::Failed(error) => status::to_status(&error),
+    }
+}
+
+/// Refuses a renewal of another node's lease than that of the node in the certificate of the connection.
+fn check_renewing(peer: Option<&PeerIdentity>, node: NodeId) -> Result<(), Status> {
+    match peer {
+        Some(peer) if peer.node != node => Err(Status::permission_denied(format!(
+            "the renewal is of node {node}, and the certificate of its connection is of node {}",
+            peer.node
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -192,6 +204,7 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
     async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Result<Response<RenewLeaseResponse>, Status> {
         let renewal = lease_messages::renewal(request.get_ref());
         let (node, level) = (NodeId::new(request.get_ref().node), request.get_ref().feature_level);
+        check_renewing(request.extensions().get(), node)?;
         let granted = self.local_voter()?.grant_lease(node, level, &renewal).await;
         let answer = granted.map_err(to_status)?;
         Ok(Response::new(lease_messages::from_answer(answer)))

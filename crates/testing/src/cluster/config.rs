@@ -3,16 +3,19 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
-    DialMap, Plan,
+    DialMap, Plan, certificates,
     layout::{Layout, Node},
 };
 
 /// Lower bound of the directory's round trip: below it, pauses of the machine would cause elections.
 const DIRECTORY_RTT_MIN: Duration = Duration::from_millis(100);
 
+/// Name of the cluster.
+pub(super) const CLUSTER: &str = "dev";
+
 /// Returns a node's configuration as TOML.
 pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> String {
-    let mut text = String::from("[cluster]\nname = \"dev\"\ngroups_per_region = 1\n");
+    let mut text = format!("[cluster]\nname = \"{CLUSTER}\"\ngroups_per_region = 1\n");
     let write = &mut text;
     // Writing to a string cannot fail.
     let mut line = |line: std::fmt::Arguments| {
@@ -52,6 +55,18 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
         line(format_args!(
             "\n[{section}]\nlisten = \"{address}\"\nadvertise = \"{address}\""
         ));
+    }
+    if plan.tls {
+        let files = plan.certificates().tls_files(&certificates::subject(node));
+        line(format_args!("\n[tls]"));
+        for (key, file) in [
+            ("ca", Some(&files.ca)),
+            ("certificate", files.certificate.as_ref()),
+            ("key", files.key.as_ref()),
+        ] {
+            let file = file.map_or_else(Default::default, |file| file.to_string_lossy());
+            line(format_args!("{key} = {}", quoted(&file)));
+        }
     }
     line(format_args!(
         "\n[storage]\nengine = {}\nsled_majority = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",

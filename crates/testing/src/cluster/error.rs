@@ -46,6 +46,9 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// A certificate could not be made.
+    #[error("the cluster's certificates cannot be made")]
+    Certificates(#[from] stead_cert::FolderError),
     /// Too many clusters, or a cluster that is too large.
     #[error("fewer than {count} ports are free between 12000 and 20000: end what listens there, such as other tests")]
     NoPortsLeft {

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use stead_cert::CertificateFolder;
 use stead_types::{Jurisdiction, RegionName};
 
 use super::{
@@ -40,6 +41,8 @@ pub struct Plan {
     pub ports: Ports,
     /// Storage engines, by a node's position in its region, round robin.
     pub engines: Vec<String>,
+    /// Whether nodes and clients speak TLS, with certificates that are made in the directory; otherwise plain text.
+    pub tls: bool,
 }
 
 /// A region with its nodes.
@@ -116,6 +119,12 @@ impl Plan {
     /// Returns a node's data directory.
     pub fn data_of(&self, node: &str) -> PathBuf {
         self.data.join(node)
+    }
+
+    /// Returns the folder of the cluster's certificates.
+    pub fn certificates(&self) -> CertificateFolder {
+        let data = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
+        CertificateFolder::at(data.join("certs"))
     }
 
     /// Checks names and numbers, so that a typing error is reported before anything is made.

@@ -6,6 +6,7 @@
 //! * **C2** Addresses that nodes advertise stay the same for as long as their data is kept.
 //! * **C3** Two clusters never share a directory.
 
+mod certificates;
 mod config;
 mod error;
 mod layout;
@@ -26,6 +27,8 @@ use std::{
 pub use error::Error;
 pub use layout::{Node, Plan, Region};
 pub use ports::Ports;
+use stead_cert::CertificateFolder;
+use stead_client::TlsFiles;
 
 use self::{error::at, layout::Layout, links::Links, lock::LockFile, node_process::NodeProcess};
 use crate::Link;
@@ -66,6 +69,9 @@ impl Cluster {
         fs::create_dir_all(&plan.data).map_err(at("create", &plan.data))?;
         let lock = LockFile::take(&plan.data)?;
         let layout = Layout::of(&plan)?;
+        if plan.tls {
+            certificates::ensure(&plan, &layout)?;
+        }
         let links = Links::start(&plan, &layout).await?;
         let mut cluster = Self {
             plan,
@@ -161,6 +167,16 @@ impl Cluster {
     pub fn endpoints(&self, region: &str) -> Vec<String> {
         let of_region = self.layout.nodes.iter().filter(|node| node.region == region);
         of_region.map(|node| node.client.clone()).collect()
+    }
+
+    /// Returns the CA, and the certificate and key of the operator who runs the cluster; `None` without TLS.
+    pub fn tls(&self) -> Option<TlsFiles> {
+        self.plan.tls.then(|| certificates::of_operator(&self.plan))
+    }
+
+    /// Returns the folder of the cluster's certificates.
+    pub fn certificates(&self) -> CertificateFolder {
+        self.plan.certificates()
     }
 
     /// Returns the addresses to dial from this region instead of those that nodes of other regions advertise.

@@ -86,7 +86,7 @@ impl NodeProcess {
 /// Tells whether a variable overrides a setting that is each node's own: it was set for another node than these.
 fn is_of_one_node(variable: &str) -> bool {
     let setting = variable.strip_prefix("STEAD_").and_then(|name| name.split_once("__"));
-    let own = ["cluster", "node", "client", "peer", "http", "net"];
+    let own = ["cluster", "node", "client", "peer", "http", "net", "tls"];
     setting.is_some_and(|(section, _)| own.iter().any(|own| section.eq_ignore_ascii_case(own)))
 }
 

@@ -33,10 +33,14 @@ pub(super) fn write(cluster: &Cluster, folder: &Path) -> Result<ContextFile, Com
     fs::create_dir_all(folder)?;
     let mut claimed = claim(folder)?;
     let mut context = BTreeMap::new();
+    let tls = cluster.tls();
     for region in cluster.regions() {
         let of_region = Context {
             endpoints: cluster.endpoints(&region.name),
             region: Some(region.name.clone()),
+            ca: tls.as_ref().map(|tls| tls.ca.clone()),
+            certificate: tls.as_ref().and_then(|tls| tls.certificate.clone()),
+            key: tls.as_ref().and_then(|tls| tls.key.clone()),
             dial: cluster.dial(&region.name).clone(),
         };
         context.insert(claimed.name(&region.name), of_region);

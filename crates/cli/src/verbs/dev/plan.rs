@@ -156,7 +156,13 @@ fn demo_round_trips() -> Vec<(String, String, Duration)> {
 }
 
 /// Returns the plan of the cluster: the round trips between named regions are zero unless the command line sets them.
-pub(super) fn plan(data: &Path, ports: Ports, of: Regions, changes: &[RoundTrip]) -> Result<Plan, CommandError> {
+pub(super) fn plan(
+    data: &Path,
+    ports: Ports,
+    of: Regions,
+    changes: &[RoundTrip],
+    tls: bool,
+) -> Result<Plan, CommandError> {
     let binary = std::env::current_exe()
         .map_err(|error| CommandError::new(Code::Failed, format!("this program's own path is not known: {error}")))?;
     let Regions {
@@ -173,6 +179,7 @@ pub(super) fn plan(data: &Path, ports: Ports, of: Regions, changes: &[RoundTrip]
         round_trips,
         ports,
         engines: ENGINES.map(Into::into).into(),
+        tls,
     })
 }
 
@@ -211,6 +218,7 @@ mod tests {
             Ports::Any,
             Regions::chosen(own.as_deref(), true)?,
             &changes,
+            true,
         )?;
         Ok(plan.round_trips.into_iter().map(|trip| trip.2.as_millis()).collect())
     }

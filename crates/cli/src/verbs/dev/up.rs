@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use stead_client::TlsFiles;
 use stead_testing::{
     Cluster, TemporaryFolder,
     cluster::{self, Ports, Region},
@@ -46,6 +47,9 @@ pub(super) struct Up {
     /// Delete existing data first
     #[arg(long)]
     fresh: bool,
+    /// Without TLS: no certificates, plain text between all
+    #[arg(long)]
+    plain: bool,
     /// Exit after the demo, with 0 or 1
     #[arg(long, conflicts_with = "keep")]
     exit: bool,
@@ -90,7 +94,7 @@ impl Up {
         let started = Instant::now();
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
         let regions = Regions::chosen(self.regions.as_deref(), false)?;
-        let plan = plan::plan(&data, ports, regions, &self.round_trips)?;
+        let plan = plan::plan(&data, ports, regions, &self.round_trips, !self.plain)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.
         let contexts = context::folder().map(|folder| contexts::write(&cluster, &folder));
@@ -126,6 +130,7 @@ impl Up {
                 self.base_port.map_or(Ports::Any, Ports::From),
                 regions,
                 &self.round_trips,
+                !self.plain,
             )?;
             return json::run(plan, Some(folder)).await;
         };
@@ -133,7 +138,7 @@ impl Up {
             Cluster::clear(data).map_err(failed)?;
         }
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        json::run(plan::plan(data, ports, regions, &self.round_trips)?, None).await
+        json::run(plan::plan(data, ports, regions, &self.round_trips, !self.plain)?, None).await
     }
 
     async fn run_demo_or_check(
@@ -191,8 +196,9 @@ fn header(cluster: &Cluster, data: &Path) -> String {
     let nodes = others.first().map_or(0, |region| region.nodes);
     let witness = if witnesses.is_empty() { "" } else { " and a witness" };
     let mut text = format!(
-        "Stead dev · {} regions x {nodes} real nodes{witness} · fsync on · data in {}\n",
+        "Stead dev · {} regions x {nodes} real nodes{witness} · {} · fsync on · data in {}\n",
         others.len(),
+        if cluster.tls().is_some() { "TLS" } else { "plain text" },
         data.display()
     );
     for (at, region) in regions.iter().enumerate() {
@@ -207,6 +213,18 @@ fn header(cluster: &Cluster, data: &Path) -> String {
     text
 }
 
+/// Returns the flags that name CA, certificate and key.
+fn tls_flags(cluster: &Cluster) -> String {
+    let Some(TlsFiles { ca, certificate, key }) = cluster.tls() else {
+        return String::new();
+    };
+    let flags = [("ca", Some(ca)), ("certificate", certificate), ("key", key)];
+    let flags = flags.into_iter().filter_map(|(flag, file)| Some((flag, file?)));
+    flags
+        .map(|(flag, file)| format!(" --{flag} {}", file.display()))
+        .collect()
+}
+
 /// Prints example commands for the running cluster.
 async fn print_instructions(world: &World, data: &Path, contexts: Option<&ContextFile>) {
     let program = std::env::current_exe().unwrap_or_default();
@@ -216,7 +234,11 @@ async fn print_instructions(world: &World, data: &Path, contexts: Option<&Contex
     // Without a home folder there are no contexts: nodes are named by their addresses.
     let target = |region: &str| match contexts {
         Some(contexts) => format!("--context {}", contexts.name(region)),
-        None => format!("--endpoint {}", cluster.endpoints(region).join(",")),
+        None => format!(
+            "--endpoint {}{}",
+            cluster.endpoints(region).join(","),
+            tls_flags(&cluster)
+        ),
     };
     let regions = cluster.regions().iter();
     let names: Vec<String> = regions

@@ -4,7 +4,8 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use stead_client::{
-    Client, Config, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange, TenantLimit, dial,
+    Client, Config, Connect, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange,
+    TenantLimit, dial,
 };
 use stead_testing::{Cluster, cluster, moves::MovingTenant};
 use tokio::{
@@ -40,6 +41,7 @@ impl World {
             let mut config = Config::new(cluster.endpoints(&region.name));
             config.region = Some(region.name.parse()?);
             config.connect = dial(cluster.dial(&region.name).clone());
+            config.tls = cluster.tls();
             configs.insert(region.name.clone(), config);
         }
         Ok(Self {
@@ -72,6 +74,17 @@ impl World {
         };
         self.clients.insert(region.to_owned(), client.clone());
         Ok(client)
+    }
+
+    /// Returns the configuration of a region's clients.
+    pub(super) fn client_config(&self, region: &str) -> anyhow::Result<Config> {
+        let config = self.configs.get(region);
+        config.cloned().with_context(|| format!("no region {region}"))
+    }
+
+    /// Returns the connector of a region's clients, for channels that a step opens itself.
+    pub(super) fn connector(&self, region: &str) -> anyhow::Result<Connect> {
+        Ok(self.client_config(region)?.connector()?)
     }
 
     /// Returns a client that leaves the forwarding to the home to the region's nodes.

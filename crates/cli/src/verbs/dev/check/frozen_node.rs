@@ -15,7 +15,7 @@ use stead_api::{
     proto::v1::{IdempotencyKey, IncrementRequest, ResponseHeader, kv_service_client::KvServiceClient},
     status,
 };
-use stead_client::{Error, ErrorKind, dial};
+use stead_client::{Error, ErrorKind};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -89,8 +89,8 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
 
 /// Returns the nodes of the home by name, each with a connection of its own.
 async fn nodes(world: &World) -> anyhow::Result<Vec<(String, KvClient)>> {
+    let connect = world.connector(HOME)?;
     let cluster = world.cluster.lock().await;
-    let connect = dial(cluster.dial(HOME).clone());
     let of_home = cluster.nodes().iter().filter(|node| node.region == HOME);
     let open = |node: &stead_testing::cluster::Node| -> anyhow::Result<(String, KvClient)> {
         let channel = channel(&connect, &node.client, KEEPALIVE)?;

@@ -29,11 +29,14 @@ mod promote;
 mod queue_head;
 mod reads;
 mod restart_all;
+mod rotate;
 mod scan_consistent;
 mod seeds;
 mod silent_node;
 mod slow_reader;
 mod start;
+mod strangers;
+mod tls;
 mod ttl;
 mod verdict;
 mod watch_resume;
@@ -95,6 +98,12 @@ pub(super) enum Step {
     SlowReader,
     /// The first key of a queue is found as fast after 60,000 removed keys as before
     QueueHead,
+    /// No connection is in plain text, and no port takes it; an operator's certificate opens no peer port
+    Tls,
+    /// Certificates, keys and the CA are replaced under load, with watches in three regions
+    Rotate,
+    /// A thousand connections a second that do not belong, beside a tenant that works
+    Strangers,
     /// 700 connections that say nothing are closed, and others are served beside them
     Descriptors,
     /// The node of a watch is frozen: the watch goes on at another one
@@ -240,6 +249,9 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::Limits => limits::run(world).await,
         Step::SlowReader => slow_reader::run(world).await,
         Step::QueueHead => queue_head::run(world).await,
+        Step::Tls => tls::run(world).await,
+        Step::Rotate => rotate::run(world).await,
+        Step::Strangers => strangers::run(world).await,
         Step::Descriptors => descriptors::run(world).await,
         Step::SilentNode => silent_node::run(world).await,
         Step::LostMajority => lost_majority::run(world).await,

@@ -11,7 +11,7 @@ use stead_api::{
     proto::v1::{GetRequest, PutRequest, ScanRequest, kv_service_client::KvServiceClient},
     status,
 };
-use stead_client::{Error, ErrorKind, Tenant, dial};
+use stead_client::{Error, ErrorKind, Tenant};
 use stead_testing::{load::percentile, process};
 use tokio::{
     task::JoinSet,
@@ -109,7 +109,7 @@ async fn kv_at(world: &World, node: &str) -> anyhow::Result<KvClient> {
     let cluster = world.cluster.lock().await;
     let found = cluster.nodes().iter().find(|found| found.name == node);
     let address = &found.context("the node is gone")?.client;
-    let channel = channel(&dial(cluster.dial(HOME).clone()), address, Keepalive::CLIENT)?;
+    let channel = channel(&world.connector(HOME)?, address, Keepalive::CLIENT)?;
     Ok(KvServiceClient::new(channel).max_decoding_message_size(64 << 20))
 }
 

@@ -44,9 +44,31 @@ pub(super) struct Ready {
     pub(super) control: String,
     /// With these variables `stead` has a context for each region.
     pub(super) environment: BTreeMap<&'static str, String>,
+    /// Files of the CA, and of an operator's certificate and key; absent with `--plain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<Tls>,
     pub(super) regions: Vec<Region>,
     #[serde(flatten)]
     pub(super) status: Status,
+}
+
+/// Files that a client needs.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Tls {
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+impl Tls {
+    pub(super) fn of(cluster: &Cluster) -> Option<Self> {
+        let files = cluster.tls()?;
+        Some(Self {
+            ca: files.ca.display().to_string(),
+            certificate: files.certificate?.display().to_string(),
+            key: files.key?.display().to_string(),
+        })
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize)]

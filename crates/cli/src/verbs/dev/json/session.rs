@@ -29,7 +29,7 @@ use super::{
         world::{World, ensure_tenant},
     },
     command::{Command, CommandAction},
-    event::{CommandResponse, Event, Ready, Region, Status},
+    event::{CommandResponse, Event, Ready, Region, Status, Tls},
     observed_state::ObservedState,
 };
 use crate::{context, exit::CommandError};
@@ -169,6 +169,7 @@ impl DevSession {
             data: self.data.display().to_string(),
             control: control::socket(&self.data).display().to_string(),
             environment: BTreeMap::from([(context::CONFIG_HOME, home)]),
+            tls: Tls::of(&cluster),
             regions: Region::all(&cluster, &self.contexts),
             status: Status::of(&mut cluster, &self.data),
         })))

@@ -1,0 +1,11 @@
+//! Maker of certificates for a cluster: a CA, and certificates of nodes, clients and operators, with their files.
+//!
+//! What names mean, and who checks them, is `stead-tls`.
+
+mod authority;
+mod files;
+mod folder;
+
+pub use authority::{Authority, BACKDATE, CertError, Issued, LIFETIME, LIFETIME_CA, NewCertificate, Validity};
+pub use files::{FileError, Overwrite, PairFiles, write_certificate, write_pair};
+pub use folder::{CertificateFolder, FolderError};

@@ -1,0 +1,120 @@
+//! Nodes by address and by name: from the directory view, and from `cluster.initial` while the view is empty.
+
+use stead_api::peer_identity::PeerIdentity;
+use stead_replication::SharedDirectoryView;
+use stead_tls::{ExpectedPeer, Subject};
+
+use crate::config::NodeConfig;
+
+/// Nodes that a node knows.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    members: Vec<NodeConfig>,
+    /// Absent before the node has a view.
+    directory_view: Option<SharedDirectoryView>,
+}
+
+impl Peers {
+    /// Returns the nodes of `cluster.initial`.
+    pub(crate) fn initial(members: &[NodeConfig]) -> Self {
+        Self {
+            members: members.to_vec(),
+            directory_view: None,
+        }
+    }
+
+    /// Adds the nodes of the directory view, which count before those of `cluster.initial`.
+    #[must_use]
+    pub(crate) fn with_view(mut self, directory_view: SharedDirectoryView) -> Self {
+        self.directory_view = Some(directory_view);
+        self
+    }
+
+    /// Returns the node that is expected at an address.
+    pub(crate) fn at(&self, address: &str) -> ExpectedPeer {
+        let viewed = self.directory_view.as_ref().and_then(|view| {
+            view.read(|view| {
+                let mut nodes = view.nodes();
+                let found =
+                    nodes.find(|node| [&node.addresses.peer, &node.addresses.client].contains(&&address.to_owned()));
+                found.map(|node| subject(node.region.as_str(), &node.name))
+            })
+        });
+        let initial = || {
+            let mut members = self.members.iter();
+            let found = members.find(|member| member.peer == address || member.client == address);
+            found.map(|member| subject(member.region.as_str(), &member.name))
+        };
+        viewed
+            .or_else(initial)
+            .map_or(ExpectedPeer::Unknown, ExpectedPeer::Node)
+    }
+
+    /// Returns the node with this region and name.
+    pub(crate) fn named(&self, region: &str, name: &str) -> Option<PeerIdentity> {
+        let viewed = self.directory_view.as_ref().and_then(|view| {
+            view.read(|view| {
+                let mut nodes = view.nodes();
+                let found = nodes.find(|node| node.name == name)?;
+                Some(PeerIdentity {
+                    node: found.number,
+                    region: found.region.clone(),
+                })
+            })
+        });
+        let initial = || {
+            let found = self.members.iter().find(|member| member.name == name)?;
+            Some(PeerIdentity {
+                node: found.id,
+                region: found.region.clone(),
+            })
+        };
+        // A name that is known in another region is refused, and never looked up further.
+        viewed.or_else(initial).filter(|found| found.region.as_str() == region)
+    }
+}
+
+fn subject(region: &str, name: &str) -> Subject {
+    Subject::Node {
+        region: region.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::NodeId;
+
+    use super::*;
+
+    fn member(id: u64, name: &str, region: &str) -> NodeConfig {
+        NodeConfig {
+            id: NodeId::new(id),
+            name: name.to_owned(),
+            region: region.parse().unwrap(),
+            client: format!("{name}:7401"),
+            peer: format!("{name}:7501"),
+            http: String::new(),
+            witness: false,
+            engine: String::new(),
+        }
+    }
+
+    #[test]
+    fn node_of_another_region_has_no_identity_here() {
+        let peers = Peers::initial(&[member(1, "a", "eu-west"), member(2, "b", "us-east")]);
+        let known = peers.named("eu-west", "a").unwrap();
+        assert_eq!((known.node, known.region.as_str()), (NodeId::new(1), "eu-west"));
+        assert_eq!(peers.named("us-east", "a"), None);
+        assert_eq!(peers.named("eu-west", "c"), None);
+    }
+
+    #[test]
+    fn address_names_its_node_and_unknown_address_nobody() {
+        let peers = Peers::initial(&[member(1, "a", "eu-west")]);
+        let expected = ExpectedPeer::Node(subject("eu-west", "a"));
+        assert_eq!(peers.at("a:7501"), expected);
+        assert_eq!(peers.at("a:7401"), expected);
+        assert_eq!(peers.at("a:7601"), ExpectedPeer::Unknown);
+    }
+}
