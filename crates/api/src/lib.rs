@@ -2,6 +2,7 @@
 //!
 //! This crate does not know what a message is used for.
 
+pub mod caller_metadata;
 pub mod convert;
 pub mod message_codec;
 pub mod message_lists;

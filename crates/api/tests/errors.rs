@@ -38,6 +38,12 @@ fn meaning(kind: &ErrorKind) -> &'static str {
             "The request can never succeed as written: `field` is wrong, the message has the limit."
         }
         ErrorKind::NotHome { .. } => "Only with `x-stead-routing: direct`: another region is home. Ask there.",
+        ErrorKind::Unauthenticated => {
+            "There is no credential, or one that does not count: the message names the file or the claim, never the credential. Nothing happened. Get a new token, or look at the clocks."
+        }
+        ErrorKind::PermissionDenied => {
+            "The caller has no role that allows it: the message names the one that is missing. Nothing happened. `stead auth whoami` shows the roles, a cluster operator grants them."
+        }
         ErrorKind::TenantNotFound => {
             "No such tenant, also after the node has asked the directory for its newest state."
         }

@@ -33,7 +33,7 @@ Exit codes:
     4  not found: tenant, key, region, node, group, operation
     5  conflict: a precondition, an etag, a name in use, a revision that is gone,
        an operation in flight or cancelled
-    6  not allowed: residency, a quota, a rate limit
+    6  not allowed: no credential, no role, residency, a quota, a rate limit
     7  outcome unknown, or the deadline passed
     8  what was looked at is unhealthy
   130  interrupted";
@@ -191,6 +191,14 @@ fn classify(kind: &ErrorKind) -> (Code, Option<&'static str>) {
         ErrorKind::TenantMoving => (
             Code::Connect,
             Some("the same again in a moment; `stead tenant where` shows its move or promotion"),
+        ),
+        ErrorKind::Unauthenticated => (
+            Code::NotAllowed,
+            Some("name a token with --token-file, or choose a context that has one; `stead auth token` makes one"),
+        ),
+        ErrorKind::PermissionDenied => (
+            Code::NotAllowed,
+            Some("`stead auth whoami` shows your roles; a cluster operator grants more with `stead role grant`"),
         ),
         ErrorKind::TenantNotFound => (
             Code::NotFound,

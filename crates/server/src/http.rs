@@ -6,12 +6,14 @@ use axum::{
     Json, Router,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, StatusCode, header},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde::Serialize;
 
 use crate::{
+    auth,
     health::HealthReport,
     host::{self, Host},
     metrics_format::MetricsFormat,
@@ -36,6 +38,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/readyz/region", get(readyz_region))
         .route("/metrics", get(metrics))
         .route("/route/{tenant}", get(route))
+        .layer(from_fn_with_state(host.auth.clone(), auth::http_access))
         .with_state(host)
 }
 

@@ -3,6 +3,8 @@
 mod admin_peers;
 mod admission;
 mod answers;
+pub mod auth;
+mod auth_metrics;
 mod certificate_identity;
 pub mod config;
 mod connections;

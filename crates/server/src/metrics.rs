@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 pub(crate) use crate::metric_labels::{OperationLabel, ServedFrom};
 use crate::{
-    config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, metric_labels::GroupLabels,
+    auth_metrics::AuthMetrics, config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, metric_labels::GroupLabels,
     process_metrics::ProcessMetrics, promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics,
     remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics, tenant_loads::TenantLoads, tls::TlsMetrics,
 };
@@ -127,6 +127,8 @@ pub(crate) struct Metrics {
     pub(crate) process: ProcessMetrics,
     /// Loads of tenants, which are too many for labels.
     pub(crate) loads: TenantLoads,
+    /// Authentication and authorization.
+    pub(crate) auth: AuthMetrics,
     /// Of the node's disk.
     pub(crate) disk: DiskMetrics,
     retries: Family<PartLabels, Counter>,
@@ -173,6 +175,7 @@ impl Metrics {
             latencies: LatencyMetrics::default(),
             process: ProcessMetrics::default(),
             loads: TenantLoads::new(Instant::now()),
+            auth: AuthMetrics::default(),
             disk: DiskMetrics::default(),
             retries: Family::default(),
             peers_damaged: Counter::default(),
@@ -284,6 +287,7 @@ impl Metrics {
         self.remote.register(registry);
         self.latencies.register(registry);
         self.disk.register(registry);
+        self.auth.register(registry);
     }
 
     fn register_clocks(&mut self) {

@@ -15,7 +15,8 @@ use tracing::{info, warn};
 
 use crate::{
     admin_peers::AdminPeers,
-    config::ValidatedConfig,
+    auth,
+    config::{ConfigError, ValidatedConfig},
     connections::{BoundListeners, ConnectionLimits, TooFewDescriptors},
     directory::{DirectoryClient, LocalVoter, ViewUpdater},
     directory_maintenance,
@@ -84,6 +85,9 @@ pub enum Error {
     /// Certificates cannot be used.
     #[error("TLS cannot be used")]
     Tls(#[from] stead_tls::TlsError),
+    /// A file of the configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
@@ -289,8 +293,10 @@ impl NodeParts {
             leases: &leases,
         });
         tls.start(&readiness.node, environment.clocks.wall.clone(), supervisor);
+        let metrics = Arc::new(Metrics::of(&config.node, tls.metrics.clone()));
         let host = Arc::new(Host {
-            metrics: Arc::new(Metrics::of(&config.node, tls.metrics.clone())),
+            auth: auth::authenticator(&config, &directory_view, &environment.clocks.wall, &metrics)?,
+            metrics,
             tls,
             traffic: replication.counters().clone(),
             peer_alarms: raft.alarms(),
@@ -314,6 +320,7 @@ impl NodeParts {
         spawn_renewal(&host, supervisor);
         lease_transfer::spawn(&host, supervisor);
         disk::spawn(&host, supervisor);
+        auth::spawn(&host, supervisor);
         let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {

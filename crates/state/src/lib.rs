@@ -1,5 +1,6 @@
 //! Every decision of Stead, as deterministic machines without IO, clocks or random numbers.
 
+pub mod authorization;
 pub mod codec;
 pub mod directory;
 pub mod disk_room;

@@ -31,6 +31,10 @@ pub enum ErrorKind {
         /// Client addresses of the home's nodes.
         endpoints: Vec<String>,
     },
+    /// The call has no credential, or one that does not count; nothing happened.
+    Unauthenticated,
+    /// The caller has no role that allows the call; nothing happened.
+    PermissionDenied,
     /// No such tenant, as of a directory version read after the request arrived.
     TenantNotFound,
     /// The object does not exist: a region, a node, an operation.

@@ -3635,6 +3635,9 @@ pub struct ForwardedOperation {
     /// Index of that version.
     #[prost(uint64, tag = "7")]
     pub view_index: u64,
+    /// Place of its caller in the message's list, counted from one; zero: the sender's version does not tell.
+    #[prost(uint32, tag = "8")]
+    pub caller: u32,
 }
 impl ::prost::Name for ForwardedOperation {
     const NAME: &'static str = "ForwardedOperation";
@@ -3646,6 +3649,33 @@ impl ::prost::Name for ForwardedOperation {
         "/stead.internal.v1.ForwardedOperation".into()
     }
 }
+/// Caller whom the sender has authenticated. A receiver trusts it because it trusts the node on the other end of the
+/// connection, and decides again what the caller may do.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForwardedCaller {
+    /// Identity; empty: the sender asks for no credential, and there was none.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Roles that its credential gives, as text.
+    #[prost(string, repeated, tag = "2")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether its credential is one for emergencies.
+    #[prost(bool, tag = "3")]
+    pub emergency: bool,
+    /// End of its credential, in milliseconds since 1970; zero: none.
+    #[prost(uint64, tag = "4")]
+    pub expires_ms: u64,
+}
+impl ::prost::Name for ForwardedCaller {
+    const NAME: &'static str = "ForwardedCaller";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ForwardedCaller".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ForwardedCaller".into()
+    }
+}
 /// Message of the node that forwards.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForwardRequest {
@@ -3655,6 +3685,9 @@ pub struct ForwardRequest {
     /// Ids of operations whose caller has gone: those that have not begun are dropped, and answered all the same.
     #[prost(uint64, repeated, tag = "2")]
     pub cancel_ids: ::prost::alloc::vec::Vec<u64>,
+    /// Callers of the operations.
+    #[prost(message, repeated, tag = "3")]
+    pub callers: ::prost::alloc::vec::Vec<ForwardedCaller>,
 }
 impl ::prost::Name for ForwardRequest {
     const NAME: &'static str = "ForwardRequest";
@@ -3688,6 +3721,9 @@ pub struct ForwardWatchRequest {
     /// Only the home's leader may serve it.
     #[prost(bool, tag = "6")]
     pub at_home: bool,
+    /// Caller of the watch; absent: the sender's version does not tell.
+    #[prost(message, optional, tag = "7")]
+    pub caller: ::core::option::Option<ForwardedCaller>,
 }
 impl ::prost::Name for ForwardWatchRequest {
     const NAME: &'static str = "ForwardWatchRequest";

@@ -54,6 +54,8 @@ pub(super) fn of(kind: &ErrorKind) -> Metadata {
         ErrorKind::DurabilityUnmet { revision } => put("revision", revision.to_string()),
         ErrorKind::OutcomeUnknown { key: None }
         | ErrorKind::StaleBeyondBound { staleness: None }
+        | ErrorKind::Unauthenticated
+        | ErrorKind::PermissionDenied
         | ErrorKind::TenantNotFound
         | ErrorKind::NotFound
         | ErrorKind::AlreadyExists
@@ -85,6 +87,8 @@ pub(super) fn kind(reason: &str, metadata: &Metadata, wait: Option<Duration>) ->
             epoch: read.epoch()?,
             endpoints: read.list("endpoints")?,
         },
+        "UNAUTHENTICATED" => ErrorKind::Unauthenticated,
+        "PERMISSION_DENIED" => ErrorKind::PermissionDenied,
         "TENANT_NOT_FOUND" => ErrorKind::TenantNotFound,
         "NOT_FOUND" => ErrorKind::NotFound,
         "ALREADY_EXISTS" => ErrorKind::AlreadyExists,

@@ -167,7 +167,9 @@ fn kind_of_code(code: Code, wait: Option<Duration>) -> ErrorKind {
         Code::FailedPrecondition | Code::Aborted => ErrorKind::Conflict,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::Unimplemented => ErrorKind::Unimplemented,
-        Code::Internal | Code::DataLoss | Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Internal,
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
+        Code::Internal | Code::DataLoss => ErrorKind::Internal,
         Code::Ok | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => ErrorKind::OutcomeUnknown { key: None },
     }
 }

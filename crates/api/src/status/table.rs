@@ -32,6 +32,8 @@ pub fn row(kind: &ErrorKind) -> Row {
     let (reason, code, retry_after) = match kind {
         ErrorKind::Invalid { .. } => ("INVALID", Code::InvalidArgument, None),
         ErrorKind::NotHome { .. } => ("NOT_HOME", Code::FailedPrecondition, None),
+        ErrorKind::Unauthenticated => ("UNAUTHENTICATED", Code::Unauthenticated, None),
+        ErrorKind::PermissionDenied => ("PERMISSION_DENIED", Code::PermissionDenied, None),
         ErrorKind::TenantNotFound => ("TENANT_NOT_FOUND", Code::NotFound, None),
         ErrorKind::NotFound => ("NOT_FOUND", Code::NotFound, None),
         ErrorKind::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists, None),
@@ -80,6 +82,8 @@ pub fn samples() -> Vec<ErrorKind> {
             epoch: Epoch::FIRST,
             endpoints: vec!["10.0.0.1:7400".into(), "10.0.0.2:7400".into()],
         },
+        ErrorKind::Unauthenticated,
+        ErrorKind::PermissionDenied,
         ErrorKind::TenantNotFound,
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,

@@ -407,6 +407,8 @@ fn unavailable(address: &str, what: &str) -> Error {
 pub(crate) fn is_final(kind: &ErrorKind) -> bool {
     match kind {
         ErrorKind::Invalid { .. }
+        | ErrorKind::Unauthenticated
+        | ErrorKind::PermissionDenied
         | ErrorKind::TenantNotFound
         | ErrorKind::NotFound
         | ErrorKind::AlreadyExists

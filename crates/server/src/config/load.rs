@@ -6,6 +6,11 @@ use super::Config;
 
 /// All keys, dotted; keys below `net.dial` are addresses.
 pub const KEYS: &[&str] = &[
+    "auth.clock_leeway",
+    "auth.http_open",
+    "auth.issuers",
+    "auth.mode",
+    "auth.token_lifetime_max",
     "cluster.directory_rtt_max",
     "cluster.groups_per_region",
     "cluster.initial",
@@ -42,6 +47,7 @@ pub const KEYS: &[&str] = &[
 
 /// Keys of the entries of lists.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
+    ("auth.issuers", &["name", "public_key_file", "grants_roles", "emergency"]),
     (
         "cluster.initial",
         &["name", "region", "peer", "client", "http", "witness", "engine"],

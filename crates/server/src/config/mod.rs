@@ -5,6 +5,7 @@
 //! meant.
 
 mod addresses;
+mod auth;
 mod engines;
 mod load;
 mod log_level;
@@ -13,6 +14,7 @@ mod validated;
 
 use std::collections::BTreeMap;
 
+pub use auth::{Auth, IssuerEntry};
 pub use load::{ConfigError, KEYS};
 use serde::{Deserialize, Serialize};
 use stead_replication::{RetentionLimits, SeedLimits};
@@ -35,6 +37,8 @@ pub struct Config {
     pub http: ListenConfig,
     /// Storage settings.
     pub storage: Storage,
+    /// Authentication settings.
+    pub auth: Auth,
     /// Network settings.
     pub net: Net,
     /// Certificates, and where plain text is spoken.

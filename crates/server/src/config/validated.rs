@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use stead_replication::SeedLimits;
 use stead_types::{Jurisdiction, NodeId, RegionName};
 
+use crate::auth::AuthConfig;
+
 use super::{
     Config, ConfigError, InitialNode, ListenConfig, addresses,
     addresses::{check_advertised, check_host_port},
@@ -86,6 +88,8 @@ pub struct ValidatedConfig {
     pub history_age_max: Duration,
     /// Bounds of the seeds that this node sends.
     pub seeds: SeedLimits,
+    /// Authentication.
+    pub auth: AuthConfig,
     /// Map from an advertised address to the address to dial.
     pub dial: BTreeMap<String, String>,
     /// Longest time for a stop.
@@ -135,6 +139,7 @@ impl Config {
             history_age_max: parse_duration("storage.history_age_max", &self.storage.history_age_max)?,
             seeds: self.seeds()?,
             dial: self.net.dial.clone(),
+            auth: self.auth.validate()?,
             shutdown_timeout: parse_duration("node.shutdown_timeout", &self.node.shutdown_timeout)?,
             tls: self.tls.validate()?,
             members,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::Group;
 use stead_replication::{EpochsSeen, SharedDirectoryView, TrafficCounters};
-use stead_state::directory::Tenant;
+use stead_state::directory::{DirectoryView, Tenant};
 use stead_store::{health::Health, latency::LatencySnapshot};
 use stead_types::{Epoch, Error, ErrorKind, GroupId, NodeId, TenantName, TenantNumber};
 
@@ -14,7 +14,7 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    admin_peers::AdminPeers, answers::AnswerBudget, config::ValidatedConfig, directory::DirectoryClient,
+    admin_peers::AdminPeers, answers::AnswerBudget, auth::Authenticator, config::ValidatedConfig, directory::DirectoryClient,
     disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources, tls::NodeTls,
 };
 
@@ -25,6 +25,8 @@ const VIEW_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct Host {
     /// The node's configuration.
     pub(crate) config: ValidatedConfig,
+    /// Authenticator of callers.
+    pub(crate) auth: Arc<Authenticator>,
     /// Its directory view.
     pub(crate) directory_view: SharedDirectoryView,
     /// Client of the directory's leader.
@@ -123,10 +125,18 @@ impl Host {
         })
     }
 
-    /// Returns a node's client address.
-    pub(crate) fn client_address(&self, node: NodeId) -> Option<String> {
-        self.directory_view
-            .read(|view| Some(view.node(node)?.addresses.client.clone()))
+    /// Returns the address at which another node answers what only it can tell operators: its peer listener, which takes a
+    /// node's word for who asks; while nodes of earlier versions may be there, its client listener.
+    pub(crate) fn admin_address(&self, node: NodeId) -> Option<String> {
+        self.directory_view.read(|view| admin_address(view, node))
+    }
+
+    /// Returns these addresses of a group's voters.
+    pub(crate) fn admin_addresses(&self, group: GroupId) -> Vec<String> {
+        self.directory_view.read(|view| {
+            let voters = view.group(group).map(|group| group.voters.clone()).unwrap_or_default();
+            voters.into_iter().filter_map(|voter| admin_address(view, voter)).collect()
+        })
     }
 
     /// Returns a group of this node, the directory included.
@@ -144,4 +154,12 @@ impl Host {
     pub(crate) fn raft_groups(&self) -> impl Iterator<Item = Group> + use<'_> {
         raft_groups(&self.directory, &self.groups)
     }
+}
+
+fn admin_address(view: &DirectoryView, node: NodeId) -> Option<String> {
+    let addresses = &view.node(node)?.addresses;
+    Some(match view.settings().has_roles() {
+        true => addresses.peer.clone(),
+        false => addresses.client.clone(),
+    })
 }

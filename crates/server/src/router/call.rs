@@ -23,6 +23,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     admission::Permit,
+    auth::Access,
     answers::{AnswerAccount, AnswerPermit, AnswersFull},
     fair_queue::FairQueue,
     metrics::OperationLabel,
@@ -62,6 +63,8 @@ pub(crate) struct Call {
     pub(crate) hops: u32,
     /// Its target, if another node forwarded it.
     pub(crate) forwarded: Option<ForwardTarget>,
+    /// Who asks for it.
+    pub(crate) access: Access,
     /// Whether a lease has counted for what was done for it here.
     pub(crate) confirmation: Confirmation,
     /// Sends the answer.

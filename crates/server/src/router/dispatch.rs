@@ -14,6 +14,7 @@ use super::{
     forward_links::ForwardLinks,
     forwarder::Forwarder,
     job::Job,
+    key_access,
     reads::{ReadExecutor, RevisionWaits},
     rejections,
     request::{self, Action, ReadRequest, Request, WriteRequest},
@@ -91,7 +92,11 @@ impl Router {
     pub(crate) async fn dispatch(self: Arc<Self>, calls: Vec<Call>) {
         let mut batches = Batches::default();
         for call in calls {
-            match request::parse(&call.operation) {
+            let parsed = request::parse(&call.operation).and_then(|request| {
+                key_access::check(&call.access, &request)?;
+                Ok(request)
+            });
+            match parsed {
                 Ok(request) if call.is_retry && request.action.needs_idempotency_key() => {
                     self.completion.reject(call, &rejections::idempotency_key_missing());
                 }

@@ -37,7 +37,7 @@ use super::{
     leader_cache::LeaderCache,
     rejections,
 };
-use crate::{fair_queue::FairQueue, response};
+use crate::{auth::Access, fair_queue::FairQueue, response};
 
 /// Most operations that wait for one peer; more are shed.
 pub(crate) const QUEUE_MAX: usize = 8_192;
@@ -242,7 +242,9 @@ impl ForwardLink {
         let mut message = ForwardRequest {
             operations: Vec::new(),
             cancel_ids: std::mem::take(&mut self.cancel_ids),
+            callers: Vec::new(),
         };
+        let mut callers: Vec<Access> = Vec::new();
         let mut len = 0;
         while message.operations.len() < MESSAGE_OPERATIONS_MAX
             && len < MESSAGE_LEN_MAX
@@ -252,8 +254,18 @@ impl ForwardLink {
                 continue;
             };
             len += operation::len(&outgoing.call.operation);
-            message.operations.push(self.register(outgoing));
+            let place = callers.iter().rposition(|known| known.is_same_caller(&outgoing.call.access));
+            let place = place.unwrap_or_else(|| {
+                callers.push(outgoing.call.access.clone());
+                callers.len() - 1
+            });
+            let caller = u32::try_from(place + 1).unwrap_or(0);
+            message.operations.push(ForwardedOperation {
+                caller,
+                ..self.register(outgoing)
+            });
         }
+        message.callers = callers.iter().map(Access::to_forwarded).collect();
         let is_empty = message.operations.is_empty() && message.cancel_ids.is_empty();
         (!is_empty).then_some(message)
     }
@@ -319,6 +331,7 @@ impl ForwardLink {
             tenant_number: target.tenant.get(),
             view_incarnation: view_version.incarnation.0,
             view_index: view_version.index,
+            caller: 0,
         }
     }
 

@@ -37,6 +37,7 @@ impl World {
         };
         OutgoingCall {
             call: Call {
+                access: crate::auth::Access::node(),
                 confirmation: Confirmation::Leased,
                 operation,
                 deadline: Instant::now() + Duration::from_secs(5),

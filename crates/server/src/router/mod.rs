@@ -31,6 +31,7 @@ mod dispatch;
 mod forward_links;
 mod forwarder;
 mod job;
+mod key_access;
 mod leader_cache;
 mod link;
 mod reads;

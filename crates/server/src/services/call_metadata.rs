@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use stead_api::{proto::v1::Routing, status};
-use stead_types::Error;
-use tonic::{Status, metadata::MetadataMap};
+use stead_types::{Error, ErrorKind};
+use tonic::{Request, Status, metadata::MetadataMap};
+
+use crate::auth::Access;
 
 /// Deadline of an operation whose caller sets none.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
@@ -56,6 +58,21 @@ pub(super) fn routing(metadata: &MetadataMap) -> Result<Routing, Status> {
             Err(status::to_status(&Error::invalid(ROUTING, message)))
         }
     }
+}
+
+/// Returns who asks, as the listener has found out.
+///
+/// # Errors
+///
+/// `INTERNAL`, where the listener has not: nothing is done for a caller that nobody has looked at.
+pub(crate) fn access<T>(request: &Request<T>) -> Result<Access, Error> {
+    let missing = || {
+        Error::new(
+            ErrorKind::Internal,
+            "the listener has not looked at the caller: this is a bug, please report it",
+        )
+    };
+    request.extensions().get::<Access>().cloned().ok_or_else(missing)
 }
 
 /// Tells whether a gRPC library has sent a call before. A count that is no number means yes: a write that happens

@@ -6,6 +6,7 @@ use stead_api::{net::Connect, peer_codec::PeerAlarms};
 
 use crate::{
     answers::AnswerBudget,
+    auth::AccessContext,
     host::Host,
     router::{AdmissionController, ForwardLinks, RevisionWaits, RoutePlanner, Router},
     supervisor::Spawner,
@@ -23,6 +24,8 @@ pub(crate) struct DataServices {
     pub(crate) links: Arc<ForwardLinks>,
     /// Messages that could not be read.
     pub(crate) peer_alarms: PeerAlarms,
+    /// What decisions about callers need.
+    pub(crate) access_context: Arc<AccessContext>,
     /// Answers that wait for their readers.
     pub(crate) answers: Arc<AnswerBudget>,
 }
@@ -55,6 +58,7 @@ impl DataServices {
             watches: Arc::new(Watches::new(context, spawner.clone())),
             links,
             peer_alarms: host.peer_alarms.clone(),
+            access_context: host.auth.context().clone(),
             answers: host.answers.clone(),
         }
     }

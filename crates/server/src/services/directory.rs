@@ -11,12 +11,14 @@ use stead_api::{
     },
     status,
 };
+use stead_state::authorization::Need;
 use stead_types::{Error, TenantName};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    route_watcher::RouteWatcher,
+    call_metadata::access,
+    route_watcher::{RouteFilter, RouteWatcher},
     routes::{regions, route, version},
 };
 use crate::host::Host;
@@ -44,6 +46,10 @@ impl DirectoryService {
 impl directory_service_server::DirectoryService for DirectoryService {
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let name = convert::id::tenant("tenant", &request.get_ref().tenant).map_err(|e| status::to_status(&e))?;
+        let access = access(&request).map_err(|error| status::to_status(&error))?;
+        access
+            .check(&Need::Member(&name))
+            .map_err(|error| status::to_status(&error))?;
         let tenant = self
             .host
             .resolve(&name)
@@ -64,9 +70,12 @@ impl directory_service_server::DirectoryService for DirectoryService {
         request: Request<BatchLookupRequest>,
     ) -> Result<Response<BatchLookupResponse>, Status> {
         let names = names(&request.get_ref().tenants).map_err(|error| status::to_status(&error))?;
+        let access = access(&request).map_err(|error| status::to_status(&error))?;
+        // What the caller may not see is left out, as what does not exist.
         let answer = self.host.directory_view.read(|view| BatchLookupResponse {
             routes: names
                 .iter()
+                .filter(|name| access.allows_in(view, &Need::Member(name)))
                 .filter_map(|n| view.tenant_named(n))
                 .map(|tenant| route(view, tenant))
                 .collect(),
@@ -84,7 +93,9 @@ impl directory_service_server::DirectoryService for DirectoryService {
         let filter = names(&request.get_ref().tenants).map_err(|error| status::to_status(&error))?;
         let from = request.get_ref().from.map(convert::id::directory_version);
         let directory_view = self.host.directory_view.clone();
-        let watcher = RouteWatcher::new(directory_view, filter.into_iter().collect(), from, self.stop.clone());
+        let names = filter.into_iter().collect();
+        let access = access(&request).map_err(|error| status::to_status(&error))?;
+        let watcher = RouteWatcher::new(directory_view, RouteFilter { names, access }, from, self.stop.clone());
         Ok(Response::new(Box::pin(watcher.into_messages())))
     }
 

@@ -1,6 +1,6 @@
 //! `ForwardService`: operations and watches that another node forwards.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use stead_api::proto::internal::v1::{
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     answers::UnsentAnswers,
+    auth::{Access, AccessContext},
     router::{Call, ForwardTarget, Responder, ResponseSender},
     watch::ForwardedWatch,
 };
@@ -37,8 +38,10 @@ impl ForwardService {
     }
 }
 
-fn read_message(message: ForwardRequest, answers: &ResponseSender) -> InboundOperations {
+fn read_message(message: ForwardRequest, answers: &ResponseSender, context: &Arc<AccessContext>) -> InboundOperations {
     let now = Instant::now();
+    let callers = message.callers.into_iter();
+    let callers: Vec<_> = callers.map(|caller| Access::of_forwarded(Some(caller), context)).collect();
     let mut inbound = InboundOperations {
         cancel_ids: message.cancel_ids,
         ..InboundOperations::default()
@@ -52,8 +55,17 @@ fn read_message(message: ForwardRequest, answers: &ResponseSender) -> InboundOpe
             inbound.rejected.push((responder, Error::invalid("epoch", message)));
             continue;
         };
+        let named = usize::try_from(forwarded.caller).ok().and_then(|place| callers.get(place.checked_sub(1)?));
+        let access = match named.cloned().unwrap_or_else(|| Access::of_forwarded(None, context)) {
+            Ok(access) => access,
+            Err(error) => {
+                inbound.rejected.push((responder, error));
+                continue;
+            }
+        };
         let within = bounded_timeout(Some(Duration::from_millis(operation.deadline_ms.into())));
         inbound.calls.push(Call {
+            access,
             confirmation: Confirmation::Leased,
             deadline: now + within,
             // The node that received the call first has refused retries that are not safe.
@@ -76,7 +88,9 @@ impl forward_service_server::ForwardService for ForwardService {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let inbound = operations::inbound(request.into_inner(), read_message);
+        let context = self.data_services.access_context.clone();
+        let read = move |message, answers: &ResponseSender| read_message(message, answers, &context);
+        let inbound = operations::inbound(request.into_inner(), read);
         let unsent = UnsentAnswers::default();
         let (data_services, stop) = (self.data_services.clone(), self.stop.clone());
         let answers = operations::serve(data_services, inbound, None, unsent.clone(), stop);
@@ -98,10 +112,10 @@ impl forward_service_server::ForwardService for ForwardService {
             hops: request.hops,
             at_home: request.at_home,
         };
-        let messages = self
-            .data_services
-            .watches
-            .watch(request.create.ok_or_else(malformed)?, Some(forwarded_watch));
+        let access = Access::of_forwarded(request.caller, &self.data_services.access_context)
+            .map_err(|error| stead_api::status::to_status(&error))?;
+        let create = request.create.ok_or_else(malformed)?;
+        let messages = self.data_services.watches.watch(create, access, Some(forwarded_watch));
         let stopped = self.stop.clone().cancelled_owned();
         let messages = messages.map(|response| {
             Ok(ForwardWatchResponse {
@@ -124,6 +138,7 @@ mod tests {
     use stead_types::ErrorKind;
 
     use super::*;
+    use crate::auth::access_fixture;
 
     #[tokio::test]
     async fn malformed_operation_is_answered_others_are_served() {
@@ -140,8 +155,9 @@ mod tests {
         let message = ForwardRequest {
             operations,
             cancel_ids: vec![],
+            callers: vec![],
         };
-        let inbound = read_message(message, &answers);
+        let inbound = read_message(message, &answers, &access_fixture::open());
         assert_eq!(inbound.calls.len(), 1);
         assert_eq!(inbound.calls[0].operation.id, 2);
         inbound.reject_all();

@@ -2,21 +2,21 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures::{Stream, TryStreamExt};
-use stead_api::proto::v1::{
+use futures::{Stream, StreamExt, TryStreamExt};
+use stead_api::{status, proto::v1::{
     AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
     DeleteRequest, DeleteResponse, GetRequest, GetResponse, IncrementRequest, IncrementResponse, Operation,
     PipelineRequest, PipelineResponse, PutRequest, PutResponse, ScanRequest, ScanResponse, ScanStreamRequest,
     TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse, kv_service_server,
     operation,
-};
+}};
 use stead_state::lease::loss::Confirmation;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    call_metadata::{bounded_timeout, is_library_retry, routing, timeout},
+    call_metadata::{access, bounded_timeout, is_library_retry, routing, timeout},
     data_services::DataServices,
     operations::{self, InboundOperations},
     scan_stream,
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     answers::{AnswerAccount, ConnectionAnswers, UnsentAnswers},
+    auth::Access,
     router::{Call, Responder, ResponseSender},
 };
 
@@ -47,6 +48,7 @@ impl KvService {
         wrap: fn(T) -> operation::Request,
     ) -> Result<(AnswerResponse, UnsentAnswers), Status> {
         let account = self.account(&request);
+        let access = access(&request).map_err(|error| status::to_status(&error))?;
         let deadline = Instant::now() + bounded_timeout(timeout(request.metadata()));
         let routing = routing(request.metadata())?;
         let is_retry = is_library_retry(request.metadata());
@@ -57,7 +59,7 @@ impl KvService {
             request: Some(wrap(request.into_inner())),
         };
         let router = &self.data_services.router;
-        let (response, permit) = serve_operation(router, account, operation, deadline, is_retry).await?;
+        let (response, permit) = serve_operation(router, account, access, operation, deadline, is_retry).await?;
         let unsent = UnsentAnswers::default();
         unsent.extend([permit]);
         Ok((response, unsent))
@@ -70,12 +72,18 @@ impl KvService {
     }
 }
 
-fn read_message(message: PipelineRequest, answers: &ResponseSender, is_retry: bool) -> InboundOperations {
+fn read_message(
+    message: PipelineRequest,
+    answers: &ResponseSender,
+    access: &Access,
+    is_retry: bool,
+) -> InboundOperations {
     let now = Instant::now();
     let call = |operation: Operation| {
         let requested = (operation.deadline_ms > 0).then(|| Duration::from_millis(operation.deadline_ms.into()));
         let responder = Responder::new(operation.id, answers.clone());
         Call {
+            access: access.clone(),
             confirmation: Confirmation::Leased,
             operation,
             deadline: now + bounded_timeout(requested),
@@ -172,9 +180,12 @@ impl kv_service_server::KvService for KvService {
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
         let until = timeout(request.metadata()).and_then(|requested| Instant::now().checked_add(requested));
         let routing = routing(request.metadata())?;
-        let account = self.account(&request);
+        let caller = scan_stream::ScanCaller {
+            account: self.account(&request),
+            access: access(&request).map_err(|error| status::to_status(&error))?,
+        };
         let router = self.data_services.router.clone();
-        let pages = scan_stream::ScanPages::new(router, account, request.into_inner(), until, routing);
+        let pages = scan_stream::ScanPages::new(router, caller, request.into_inner(), until, routing);
         let unsent = pages.unsent();
         Ok(unsent.attach(pages.into_stream(self.stop.clone())))
     }
@@ -184,6 +195,7 @@ impl kv_service_server::KvService for KvService {
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let session = watch::WatchSession::new(
             self.data_services.watches.clone(),
+            access(&request).map_err(|error| status::to_status(&error))?,
             request.into_inner(),
             self.stop.clone(),
         );
@@ -197,14 +209,14 @@ impl kv_service_server::KvService for KvService {
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         // A library that retries a stream sends its messages again.
-        let read: fn(PipelineRequest, &ResponseSender) -> InboundOperations = if is_library_retry(request.metadata()) {
-            |message, answers| read_message(message, answers, true)
-        } else {
-            |message, answers| read_message(message, answers, false)
-        };
+        let is_retry = is_library_retry(request.metadata());
+        let access = access(&request).map_err(|error| status::to_status(&error))?;
+        let ended = access.wait_for_end();
+        let read = move |message, answers: &ResponseSender| read_message(message, answers, &access, is_retry);
         let connection = request.extensions().get::<ConnectionAnswers>().cloned();
         let unsent = UnsentAnswers::default();
-        let inbound = operations::inbound(request.into_inner(), read);
+        // A client opens another stream with its next token: what it has sent here is answered.
+        let inbound = operations::inbound(request.into_inner().take_until(ended), read);
         let (data_services, stop) = (self.data_services.clone(), self.stop.clone());
         let answers = operations::serve(data_services, inbound, connection, unsent.clone(), stop);
         let messages: Self::PipelineStream = Box::pin(answers.map_ok(|answers| PipelineResponse { answers }));

@@ -23,14 +23,19 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::{Router as HttpRouter, middleware::map_response, response::Response};
+use axum::{
+    Router as HttpRouter,
+    middleware::{from_fn_with_state, map_response},
+    response::Response,
+};
 use stead_api::proto::{
     admin::v1::{
         audit_service_server::AuditServiceServer, bulk_move_service_server::BulkMoveServiceServer,
         cluster_service_server::ClusterServiceServer, fork_service_server::ForkServiceServer,
         group_service_server::GroupServiceServer, node_service_server::NodeServiceServer,
         operation_service_server::OperationServiceServer, promotion_service_server::PromotionServiceServer,
-        region_service_server::RegionServiceServer, tenant_service_server::TenantServiceServer,
+        region_service_server::RegionServiceServer, role_service_server::RoleServiceServer,
+        tenant_service_server::TenantServiceServer,
     },
     google::longrunning::operations_server::OperationsServer,
     internal::v1::{
@@ -44,13 +49,17 @@ use stead_api::proto::{
     },
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, server::NamedService, service::Routes};
+use tonic::{
+    Code, Status,
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+};
 use tonic_health::pb::health_server::HealthServer;
 
 pub(crate) use data_services::DataServices;
 
 use crate::{
-    answers,
+    answers, auth,
     host::Host,
     response::{self, MESSAGE_DECODE_MAX, REQUEST_DECODE_MAX},
 };
@@ -75,7 +84,22 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
             host.clone(),
             stop.clone(),
         )))
-        .add_service(ReceiptServiceServer::new(receipts::ReceiptService::new(host.clone())))
+        .add_service(ReceiptServiceServer::new(receipts::ReceiptService::new(host.clone())));
+    add_operators_services(&mut routes, host, stop);
+    let health = health::HealthService::new(host.clone(), CLIENT_SERVICES, stop.clone());
+    routes.add_service(HealthServer::new(health));
+    add_reflection(&mut routes);
+    let router = routes.routes().into_axum_router();
+    router
+        .layer(from_fn_with_state(host.auth.clone(), auth::client_access))
+        .layer(map_response(rewrite_message_too_long))
+        .layer(map_response(answers::hold))
+}
+
+/// Adds the services for operators: to the client listener, and to the peer listener, for what only another node can
+/// answer.
+fn add_operators_services(routes: &mut RoutesBuilder, host: &Arc<Host>, stop: &CancellationToken) {
+    routes
         .add_service(TenantServiceServer::new(admin::tenant::TenantService::new(
             host.clone(),
         )))
@@ -84,6 +108,7 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
         )))
         .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
         .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
+        .add_service(RoleServiceServer::new(admin::role::RoleService::new(host.clone())))
         .add_service(ForkServiceServer::new(admin::fork::ForkService::new(host.clone())))
         .add_service(BulkMoveServiceServer::new(admin::bulk_move::BulkMoveService::new(
             host.clone(),
@@ -103,13 +128,6 @@ pub(crate) fn client_router(host: &Arc<Host>, data_services: &DataServices, stop
             host.clone(),
             stop.clone(),
         )));
-    let health = health::HealthService::new(host.clone(), CLIENT_SERVICES, stop.clone());
-    routes.add_service(HealthServer::new(health));
-    add_reflection(&mut routes);
-    let router = routes.routes().into_axum_router();
-    router
-        .layer(map_response(rewrite_message_too_long))
-        .layer(map_response(answers::hold))
 }
 
 /// Rewrites tonic's own refusal of a message beyond the decoder's limit. Other statuses are not decoded here.
@@ -137,13 +155,14 @@ const CLIENT_SERVICES: &[&str] = &[
     BulkMoveServiceServer::<admin::bulk_move::BulkMoveService>::NAME,
     PromotionServiceServer::<admin::promotion::PromotionService>::NAME,
     AuditServiceServer::<admin::audit::AuditService>::NAME,
+    RoleServiceServer::<admin::role::RoleService>::NAME,
     ClusterServiceServer::<admin::cluster::ClusterService>::NAME,
     OperationServiceServer::<admin::operation::OperationService>::NAME,
     OperationsServer::<longrunning::Operations>::NAME,
 ];
 
 /// Adds reflection in both versions: common tools still use the older one.
-fn add_reflection(routes: &mut tonic::service::RoutesBuilder) {
+fn add_reflection(routes: &mut RoutesBuilder) {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(stead_api::DESCRIPTORS)
@@ -176,7 +195,11 @@ pub(crate) fn peer_router(
         .add_service(CopyServiceServer::new(copies::CopyService::new(host.clone())))
         .add_service(replays)
         .add_service(peers.raft)
-        .add_service(peers.feed);
+        .add_service(peers.feed)
+        .add_service(ReceiptServiceServer::new(receipts::ReceiptService::new(host.clone())));
+    add_operators_services(&mut routes, host, stop);
     let router = routes.routes().into_axum_router();
-    router.layer(map_response(answers::hold))
+    router
+        .layer(from_fn_with_state(host.auth.clone(), auth::peer_access))
+        .layer(map_response(answers::hold))
 }

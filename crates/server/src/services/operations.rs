@@ -20,7 +20,7 @@ use futures::{
 use stead_api::proto::v1::Answer;
 use stead_types::Error;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     data_services::DataServices,
@@ -63,11 +63,14 @@ type MessageReader = Box<dyn FnOnce(&ResponseSender) -> InboundOperations + Send
 
 /// Returns the inbound messages of a stream; `read_message` decodes one.
 pub(crate) fn inbound<M: Send + 'static>(
-    messages: Streaming<M>,
-    read_message: fn(M, &ResponseSender) -> InboundOperations,
+    messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
+    read_message: impl Fn(M, &ResponseSender) -> InboundOperations + Clone + Send + 'static,
 ) -> Inbound {
-    let read = move |message| -> MessageReader { Box::new(move |answers| read_message(message, answers)) };
-    Box::pin(messages.map(move |message| message.map(read)))
+    let read = move |message| -> MessageReader {
+        let read_message = read_message.clone();
+        Box::new(move |answers| read_message(message, answers))
+    };
+    Box::pin(messages.map(move |message| message.map(&read)))
 }
 
 struct OperationStream {

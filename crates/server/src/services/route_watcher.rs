@@ -20,13 +20,17 @@ use stead_api::{
     proto::v1::{DirectoryServiceWatchResponse, Route},
 };
 use stead_replication::{DirectoryDelta, SharedDirectoryView};
-use stead_state::directory::{DirectoryView, Tenant, TenantState};
+use stead_state::{
+    authorization::Need,
+    directory::{DirectoryView, Tenant, TenantState},
+};
 use stead_types::{DirectoryVersion, TenantName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::routes::{regions, route};
+use crate::auth::Access;
 
 /// Most routes in one message.
 const MESSAGE_ROUTES_MAX: usize = 1_000;
@@ -38,11 +42,26 @@ pub(super) struct RouteWatcher {
     directory_view: SharedDirectoryView,
     versions: watch::Receiver<DirectoryVersion>,
     stop: CancellationToken,
-    /// Names to watch; none: all.
-    filter: BTreeSet<TenantName>,
+    filter: RouteFilter,
     stage: Stage,
     /// Messages that are made, and not sent.
     queued: VecDeque<DirectoryServiceWatchResponse>,
+}
+
+/// Routes to watch: those of some names that the caller may see. A role that is granted later shows no route that has not
+/// changed since: a caller that misses one looks it up.
+#[derive(Debug)]
+pub(super) struct RouteFilter {
+    /// Names to watch; none: all.
+    pub(super) names: BTreeSet<TenantName>,
+    /// Who asks.
+    pub(super) access: Access,
+}
+
+impl RouteFilter {
+    fn includes(&self, view: &DirectoryView, name: &TenantName) -> bool {
+        (self.names.is_empty() || self.names.contains(name)) && self.access.allows_in(view, &Need::Member(name))
+    }
 }
 
 #[derive(Debug)]
@@ -61,7 +80,7 @@ impl RouteWatcher {
     /// Returns a watch of some names, or of all if there are none; `from` is the version that its caller has.
     pub(super) fn new(
         directory_view: SharedDirectoryView,
-        filter: BTreeSet<TenantName>,
+        filter: RouteFilter,
         from: Option<DirectoryVersion>,
         stop: CancellationToken,
     ) -> Self {
@@ -126,11 +145,12 @@ impl RouteWatcher {
     }
 
     fn send_snapshot(&mut self) {
-        if self.filter.is_empty() {
+        if self.filter.names.is_empty() {
             return self.send_page(self.directory_view.version(), None);
         }
         let (message, version) = self.directory_view.read(|view| {
-            let named = self.filter.iter().filter_map(|name| view.tenant_named(name));
+            let visible = self.filter.names.iter().filter(|name| self.filter.includes(view, name));
+            let named = visible.filter_map(|name| view.tenant_named(name));
             let message = DirectoryServiceWatchResponse {
                 reset: true,
                 regions: regions(view),
@@ -153,7 +173,11 @@ impl RouteWatcher {
             let message = DirectoryServiceWatchResponse {
                 reset: is_first,
                 regions: if is_first { regions(view) } else { Vec::new() },
-                routes: page.iter().map(|tenant| route(view, tenant)).collect(),
+                routes: page
+                    .iter()
+                    .filter(|tenant| self.filter.includes(view, &tenant.name))
+                    .map(|tenant| route(view, tenant))
+                    .collect(),
                 ..Default::default()
             };
             (message, last)
@@ -176,7 +200,7 @@ impl RouteWatcher {
             if delta.version > sent {
                 let message = self.changes(view, &delta);
                 // A filtered watch is told of versions that change what it watches, and of no other.
-                if self.filter.is_empty() || message != DirectoryServiceWatchResponse::default() {
+                if self.filter.names.is_empty() || message != DirectoryServiceWatchResponse::default() {
                     self.queue(message, delta.version);
                 }
             }
@@ -189,7 +213,7 @@ impl RouteWatcher {
 
     /// Returns a message with all changes of a delta that are watched.
     fn changes(&self, view: &DirectoryView, delta: &DirectoryDelta) -> DirectoryServiceWatchResponse {
-        let is_watched = |name: &TenantName| self.filter.is_empty() || self.filter.contains(name);
+        let is_watched = |name: &TenantName| self.filter.includes(view, name);
         let tenants = delta.tenants.iter().filter_map(|number| view.tenant(*number));
         let changed = tenants.filter(|tenant| tenant.state != TenantState::Deleting && is_watched(&tenant.name));
         let removed = delta

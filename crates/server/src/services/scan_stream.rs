@@ -31,6 +31,7 @@ use super::{
     unary::{missing_response, serve_operation},
 };
 use crate::{
+    auth::Access,
     answers::{AnswerAccount, UnsentAnswers},
     router::Router,
 };
@@ -38,10 +39,19 @@ use crate::{
 /// Response stream of the service.
 pub(crate) type ResponseStream = Pin<Box<dyn Stream<Item = Result<ScanStreamResponse, Status>> + Send>>;
 
+/// Caller of a scan.
+#[derive(Clone)]
+pub(crate) struct ScanCaller {
+    /// Account of its answers.
+    pub(crate) account: Arc<AnswerAccount>,
+    /// Who asks; decided anew for each page.
+    pub(crate) access: Access,
+}
+
 /// Pages of one scan.
 pub(crate) struct ScanPages {
     router: Arc<Router>,
-    account: Arc<AnswerAccount>,
+    caller: ScanCaller,
     unsent: UnsentAnswers,
     routing: Routing,
     /// The caller's deadline, if it set one.
@@ -56,7 +66,7 @@ impl ScanPages {
     /// Returns the pages of a request.
     pub(crate) fn new(
         router: Arc<Router>,
-        account: Arc<AnswerAccount>,
+        caller: ScanCaller,
         request: ScanStreamRequest,
         until: Option<Instant>,
         routing: Routing,
@@ -75,7 +85,7 @@ impl ScanPages {
         };
         Self {
             router,
-            account,
+            caller,
             unsent: UnsentAnswers::default(),
             routing,
             until,
@@ -138,9 +148,9 @@ impl ScanPages {
             request: Some(operation::Request::Scan(request)),
         };
         let deadline = self.until.map_or(page_by, |until| until.min(page_by));
-        let account = self.account.clone();
-        let (Response::Scan(page), permit) = serve_operation(&self.router, account, operation, deadline, false).await?
-        else {
+        let ScanCaller { account, access } = self.caller.clone();
+        let served = serve_operation(&self.router, account, access, operation, deadline, false).await?;
+        let (Response::Scan(page), permit) = served else {
             return Err(missing_response());
         };
         self.unsent.extend([permit]);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::{
+    auth::Access,
     answers::{AnswerAccount, AnswerPermit},
     router::{Call, ReadyAnswer, Responder, ResponseSender, Router},
 };
@@ -21,12 +22,14 @@ use crate::{
 pub(super) async fn serve_operation(
     router: &Arc<Router>,
     account: Arc<AnswerAccount>,
+    access: Access,
     operation: Operation,
     deadline: Instant,
     is_retry: bool,
 ) -> Result<(Response, AnswerPermit), Status> {
     let (answers, mut answer) = ResponseSender::channel(account);
     let call = Call {
+        access,
         confirmation: Confirmation::Leased,
         operation,
         deadline,

@@ -24,6 +24,7 @@ use stead_types::{Error, ErrorKind};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, Streaming};
 
+use crate::auth::Access;
 use crate::watch::{Messages, Watches, ended};
 
 /// Most watches of one stream.
@@ -51,8 +52,13 @@ struct RunningWatch {
 
 impl WatchSession {
     /// Returns the messages of all watches of a stream; they end when the token fires.
-    pub(crate) fn new(watches: Arc<Watches>, inbound: Streaming<WatchRequest>, stop: CancellationToken) -> Self {
-        let start_watch = move |create| watches.watch(create, None);
+    pub(crate) fn new(
+        watches: Arc<Watches>,
+        access: Access,
+        inbound: Streaming<WatchRequest>,
+        stop: CancellationToken,
+    ) -> Self {
+        let start_watch = move |create| watches.watch(create, access.clone(), None);
         Self::of(Box::new(start_watch), inbound.boxed(), stop)
     }
 

@@ -71,6 +71,7 @@ fn forward_request(watch: &ResolvedWatch, to: CurrentHome, at_home: bool) -> Res
         group: to.group.get(),
         tenant_number: watch.tenant.number.get(),
         at_home,
+        caller: Some(watch.access.to_forwarded()),
     })
 }
 
@@ -117,6 +118,7 @@ mod tests {
         };
         let tenant = Arc::new(tenant_fixture::tenant(7, &[]));
         let watch = |hops| ResolvedWatch {
+            access: crate::auth::Access::node(),
             spec: super::super::spec::parse(&create).unwrap(),
             create: create.clone(),
             forwarded_by: Some(ForwardedWatch {

@@ -52,6 +52,7 @@ use self::{
     watcher::{Watcher, WatcherContext},
 };
 use crate::{
+    auth::Access,
     host::{Host, HostedGroup, READY_WAIT},
     router::{
         AdmissionController, ForwardLinks, ForwardOrigin, ForwardTarget, RoutePlanner, ServingCheck, shows_only_remote,
@@ -95,6 +96,7 @@ pub(crate) struct ForwardedWatch {
 
 /// A watch request with its tenant resolved.
 struct ResolvedWatch {
+    access: Access,
     spec: WatchSpec,
     create: WatchCreate,
     forwarded_by: Option<ForwardedWatch>,
@@ -114,17 +116,27 @@ impl Watches {
     }
 
     /// Starts a watch. One that a caller asked this node for goes on when its copy leaves.
-    pub(crate) fn watch(self: &Arc<Self>, create: WatchCreate, forwarded_by: Option<ForwardedWatch>) -> Messages {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        create: WatchCreate,
+        access: Access,
+        forwarded_by: Option<ForwardedWatch>,
+    ) -> Messages {
         let watches = self.clone();
         match forwarded_by {
-            Some(_) => watches.attempt(create, forwarded_by),
-            None => continuation::continued(create, move |create| watches.attempt(create, None)),
+            Some(_) => watches.attempt(create, access, forwarded_by),
+            None => continuation::continued(create, move |create| watches.attempt(create, access.clone(), None)),
         }
     }
 
-    fn attempt(self: &Arc<Self>, create: WatchCreate, forwarded_by: Option<ForwardedWatch>) -> Messages {
+    fn attempt(
+        self: &Arc<Self>,
+        create: WatchCreate,
+        access: Access,
+        forwarded_by: Option<ForwardedWatch>,
+    ) -> Messages {
         let (id, watches) = (create.id, self.clone());
-        let started = async move { watches.start(create, forwarded_by).await };
+        let started = async move { watches.start(create, access, forwarded_by).await };
         let messages = stream::once(started).flat_map(move |started| match started {
             Ok(messages) => messages,
             Err(error) => stream::once(ready(ended(id, Some(&error)))).boxed(),
@@ -135,9 +147,11 @@ impl Watches {
     async fn start(
         self: &Arc<Self>,
         create: WatchCreate,
+        access: Access,
         forwarded_by: Option<ForwardedWatch>,
     ) -> Result<Messages, Error> {
         let spec = spec::parse(&create)?;
+        spec.check_access(&access)?;
         let mut tenant = self.context.host.resolve(&spec.tenant).await?;
         if let Some(forwarded_by) = forwarded_by {
             let until = Instant::now() + READY_WAIT;
@@ -149,6 +163,7 @@ impl Watches {
         }
         spec.check_tenant(tenant.number)?;
         let watch = ResolvedWatch {
+            access,
             spec,
             create,
             forwarded_by,

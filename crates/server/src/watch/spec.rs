@@ -7,8 +7,10 @@ use stead_api::{
     convert::{self, range},
     proto::v1::{EventType, WatchCreate, watch_create::From as Message},
 };
-use stead_state::{rows::change::Cause, shard::read::KeyRanges};
+use stead_state::{authorization::{KeyAccess, KeyRange, Need}, rows::change::Cause, shard::read::KeyRanges};
 use stead_types::{Error, Revision, SessionToken, TenantName, TenantNumber, limits::WATCH_RANGES_MAX};
+
+use crate::auth::Access;
 
 /// Default interval of progress messages of a quiet watch.
 const PROGRESS_DEFAULT: Duration = Duration::from_secs(10);
@@ -65,6 +67,21 @@ impl WatchSpec {
             }
             StartPoint::Now | StartPoint::After(_) | StartPoint::Token(_) => Ok(()),
         }
+    }
+
+    /// Checks that a caller may read all keys of its ranges.
+    ///
+    /// # Errors
+    ///
+    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
+    pub(super) fn check_access(&self, access: &Access) -> Result<(), Error> {
+        self.ranges.iter().try_for_each(|(start, end)| {
+            access.check(&Need::Keys {
+                tenant: &self.tenant,
+                access: KeyAccess::Read,
+                range: KeyRange::Range(start, end.as_deref()),
+            })
+        })
     }
 
     /// Tells whether events of this type are included.

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     admission::WatchPermit,
+    auth::Access,
     host::{Host, HostedGroup},
     response::{self, HeaderPosition, Origin},
     router::read_error,
@@ -48,6 +49,7 @@ pub(super) struct Watcher {
     /// Counts it among its tenant's watches at this node.
     permit: WatchPermit,
     spec: WatchSpec,
+    access: Access,
     is_forwarded: bool,
     cursor: WatchCursor,
     /// Revision up to which messages were made.
@@ -129,6 +131,7 @@ impl Watcher {
             tenant: watch.tenant.number,
             permit,
             spec: watch.spec,
+            access: watch.access,
             is_forwarded: watch.forwarded_by.is_some(),
             cursor: WatchCursor::after(position),
             shown: position,
@@ -323,6 +326,8 @@ impl Watcher {
 
     /// Makes a message; `is_complete`: the watch can be resumed after it.
     fn message(&mut self, response: Response, is_complete: bool) -> WatchStep {
+        // A role may have been taken away, or a token may have ended, since the message before.
+        self.spec.check_access(&self.access)?;
         let (shown, next) = (self.shown, self.cursor.revision());
         self.context.host.directory_view.read(|view| {
             let tenant = view.tenant(self.tenant);

@@ -1,21 +1,25 @@
-//! Audit log of the directory: who changed what, when and why. Append-only; the newest [`RECORDS_MAX`] records are
-//! kept.
+//! Audit log of the directory: who changed what, when and why, and which calls of operators were refused. Append-only; the
+//! newest [`RECORDS_MAX`] records of changes and [`CALL_RECORDS_KEPT`] records of calls are kept: calls never displace
+//! changes.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use bytes::Bytes;
 use stead_types::DirectoryVersion;
 
 use super::{
+    ApplyContext, AuditContext, Command, CallRecord,
     command::{decode_version, encode_version},
     text,
 };
 use crate::codec::{Malformed, Reader, Writer};
 
-/// Most records that are kept.
-pub const RECORDS_MAX: usize = 10_000;
+/// Most records of changes that are kept.
+pub(super) const RECORDS_MAX: usize = 10_000;
+/// Most records of calls that are kept.
+pub(super) const CALL_RECORDS_KEPT: usize = 2_000;
 
-/// Record of one change that was requested and applied.
+/// Record of one change that was requested and applied, or of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRecord {
     /// Number of the record, counting from 1.
@@ -32,31 +36,138 @@ pub struct AuditRecord {
     pub action: String,
     /// Name of the region, node or tenant that was changed.
     pub subject: String,
+    /// Whether it is of calls, not of a change.
+    pub is_of_calls: bool,
 }
 
 /// The audit log, oldest record first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     records: VecDeque<AuditRecord>,
+    calls: VecDeque<AuditRecord>,
 }
 
 impl Audit {
     /// Returns the records, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &AuditRecord> {
-        self.records.iter().rev()
+        let mut changes = self.records.iter().rev().peekable();
+        let mut calls = self.calls.iter().rev().peekable();
+        std::iter::from_fn(move || match (changes.peek(), calls.peek()) {
+            (Some(change), Some(call)) if call.number > change.number => calls.next(),
+            (Some(_), _) => changes.next(),
+            (None, _) => calls.next(),
+        })
     }
 
     pub(super) fn next_number(&self) -> u64 {
-        self.records.back().map_or(1, |record| record.number + 1)
+        let last = self.records.back().into_iter().chain(self.calls.back());
+        last.map(|record| record.number + 1).max().unwrap_or(1)
     }
 
-    /// Appends a record, and drops the oldest if there are too many.
-    pub(super) fn push(&mut self, record: AuditRecord) {
-        self.records.push_back(record);
-        if self.records.len() > RECORDS_MAX {
-            self.records.pop_front();
+    /// Appends a record, and returns the oldest if there were too many of its kind.
+    pub(super) fn push(&mut self, record: AuditRecord) -> Option<AuditRecord> {
+        let (records, max) = match record.is_of_calls {
+            false => (&mut self.records, RECORDS_MAX),
+            true => (&mut self.calls, CALL_RECORDS_KEPT),
+        };
+        records.push_back(record);
+        if records.len() > max { records.pop_front() } else { None }
+    }
+
+    /// Appends what a command leaves in the log; returns the new records and those that were dropped for them.
+    pub(super) fn extend(&mut self, context: &ApplyContext, entries: Vec<AuditEntry>) -> AuditChange {
+        let mut change = AuditChange::default();
+        for entry in entries {
+            let record = AuditRecord {
+                number: self.next_number(),
+                version: context.version,
+                time: context.time,
+                who: entry.by.who,
+                reason: entry.by.reason,
+                action: entry.action.into_owned(),
+                subject: entry.subject,
+                is_of_calls: entry.is_of_calls,
+            };
+            change.dropped.extend(self.push(record.clone()));
+            change.records.push(record);
+        }
+        change
+    }
+}
+
+/// Change of the audit log by one command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditChange {
+    /// New records.
+    pub records: Vec<AuditRecord>,
+    /// Records that were dropped, because there were too many.
+    pub dropped: Vec<AuditRecord>,
+}
+
+/// What a command leaves in the log: author, action, subject.
+pub(super) struct AuditEntry {
+    by: AuditContext,
+    action: Cow<'static, str>,
+    subject: String,
+    is_of_calls: bool,
+}
+
+impl AuditEntry {
+    fn change(by: &AuditContext, action: impl Into<Cow<'static, str>>, subject: impl ToString) -> Self {
+        Self {
+            by: by.clone(),
+            action: action.into(),
+            subject: subject.to_string(),
+            is_of_calls: false,
         }
     }
+
+    fn calls(calls: &CallRecord) -> Self {
+        Self {
+            by: AuditContext {
+                who: calls.who.clone(),
+                reason: calls.reason.clone(),
+            },
+            action: calls.action().into(),
+            subject: calls.method.clone(),
+            is_of_calls: true,
+        }
+    }
+}
+
+/// Returns what a command that callers request leaves in the log, if it is accepted.
+pub(super) fn entries(command: &Command) -> Vec<AuditEntry> {
+    let entry = match command {
+        Command::CreateRegion(by, region) => AuditEntry::change(by, "create region", &region.name),
+        Command::Join(by, node) => AuditEntry::change(by, "join node", &node.name),
+        Command::CreateTenant(by, tenant) => AuditEntry::change(by, "create tenant", &tenant.name),
+        Command::UpdateTenant(by, update) => AuditEntry::change(by, "update tenant", &update.name),
+        Command::EraseTenant(by, name, _) => AuditEntry::change(by, "erase tenant", name),
+        Command::MoveTenant(by, request) => AuditEntry::change(by, "move tenant", &request.name),
+        Command::AbortMove(by, operation) => AuditEntry::change(by, "abort move", format!("operation {operation}")),
+        Command::SetClusterSettings(by, ttl) => AuditEntry::change(by, "set lease ttl", format!("{ttl} ms")),
+        Command::RaiseFeatureLevel(by, level, _) => AuditEntry::change(by, "raise feature level", level),
+        Command::BeginBulkMove(by, request) => AuditEntry::change(by, "move tenants", &request.selection),
+        Command::PauseBulkMove(by, operation) => AuditEntry::change(by, "pause", format!("operation {operation}")),
+        Command::ResumeBulkMove(by, operation, _) => AuditEntry::change(by, "resume", format!("operation {operation}")),
+        Command::BeginPromotion(by, request) => AuditEntry::change(by, "promote tenants", &request.selection),
+        Command::SetRegionLoss(by, update) => AuditEntry::change(by, "set on_region_loss", &update.name),
+        Command::BeginRehearsal(by, request) => {
+            AuditEntry::change(by, "rehearse", format!("loss of region {}", request.region))
+        }
+        Command::RecordForkDiscard(by, discard) => AuditEntry::change(by, discard.action(), &discard.tenant),
+        Command::RecordForkReplay(by, replay) => AuditEntry::change(by, replay.action(), &replay.tenant),
+        Command::GrantRole(by, grant) => AuditEntry::change(by, format!("grant {}", grant.role), &grant.subject),
+        Command::RevokeRole(by, grant) => AuditEntry::change(by, format!("revoke {}", grant.role), &grant.subject),
+        Command::RecordCalls(records) => return records.iter().map(AuditEntry::calls).collect(),
+        Command::Bootstrap(_)
+        | Command::UpdateAddresses(..)
+        | Command::Report(..)
+        | Command::RefreshMembers
+        | Command::AdvanceBulkMove(..)
+        | Command::AdvancePromotion { .. } => return Vec::new(),
+    };
+    vec![entry]
 }
 
 impl AuditRecord {
@@ -71,7 +182,7 @@ impl AuditRecord {
         w.finish()
     }
 
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+    pub(crate) fn decode(bytes: Bytes, is_of_calls: bool) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes, "audit record");
         let (number, version, time) = (r.varint()?, decode_version(&mut r)?, r.varint()?);
         let texts: [String; 4] = r.list(text::read)?.try_into().map_err(|_| r.malformed())?;
@@ -85,6 +196,7 @@ impl AuditRecord {
             reason,
             action,
             subject,
+            is_of_calls,
         })
     }
 }

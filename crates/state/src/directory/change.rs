@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use stead_types::TenantNumber;
 
-use super::{ClusterSettings, Group, Node, Region, Tenant};
+use super::{ClusterSettings, Group, Node, Region, RoleBinding, Tenant};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Change of one object of the directory.
@@ -22,6 +22,8 @@ pub enum DirectoryChange {
     TenantGone(TenantNumber),
     /// New settings of the cluster. Nodes of versions before feature level 2 cannot read it, so there is none before.
     Settings(ClusterSettings),
+    /// New roles of a subject, or none. Nodes of versions before feature level 5 cannot read it.
+    Roles(RoleBinding),
 }
 
 /// First byte of each kind of change, on the wire and in keys; never used for anything else again.
@@ -32,6 +34,7 @@ mod tag {
     pub(super) const TENANT: u8 = 4;
     pub(super) const TENANT_GONE: u8 = 5;
     pub(super) const SETTINGS: u8 = 6;
+    pub(super) const ROLES: u8 = 7;
 }
 
 impl DirectoryChange {
@@ -45,6 +48,7 @@ impl DirectoryChange {
             Self::Tenant(tenant) => tenant.encode(w.u8(tag::TENANT)),
             Self::TenantGone(number) => drop(w.u8(tag::TENANT_GONE).u64(number.get())),
             Self::Settings(settings) => settings.encode(w.u8(tag::SETTINGS)),
+            Self::Roles(binding) => binding.encode(w.u8(tag::ROLES)),
         }
         w.finish()
     }
@@ -59,6 +63,7 @@ impl DirectoryChange {
             tag::TENANT => Self::Tenant(Box::new(Tenant::decode(&mut r)?)),
             tag::TENANT_GONE => Self::TenantGone(TenantNumber::new(r.u64()?)),
             tag::SETTINGS => Self::Settings(ClusterSettings::decode(&mut r)?),
+            tag::ROLES => Self::Roles(RoleBinding::decode(&mut r)?),
             _ => return Err(r.malformed()),
         };
         r.end()?;
@@ -75,15 +80,30 @@ impl DirectoryChange {
             Self::Tenant(tenant) => drop(w.u8(tag::TENANT).u64(tenant.number.get())),
             Self::TenantGone(number) => drop(w.u8(tag::TENANT).u64(number.get())),
             Self::Settings(_) => drop(w.u8(tag::SETTINGS)),
+            Self::Roles(binding) => drop(w.u8(tag::ROLES).raw(binding.subject.as_str().as_bytes())),
         }
         w.finish()
+    }
+
+    /// Tells whether the object is gone after it, so that it has no row.
+    pub(crate) fn is_removal(&self) -> bool {
+        match self {
+            Self::TenantGone(_) => true,
+            Self::Roles(binding) => binding.roles.is_empty(),
+            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::Tenant(_) | Self::Settings(_) => false,
+        }
     }
 
     /// Returns the new record of a tenant, if it is one.
     pub(super) fn record(&self) -> Option<&Tenant> {
         match self {
             Self::Tenant(tenant) => Some(tenant),
-            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::TenantGone(_) | Self::Settings(_) => None,
+            Self::Region(_)
+            | Self::Node(_)
+            | Self::Group(_)
+            | Self::TenantGone(_)
+            | Self::Settings(_)
+            | Self::Roles(_) => None,
         }
     }
 
@@ -92,7 +112,7 @@ impl DirectoryChange {
         match self {
             Self::Tenant(tenant) => Some(tenant.number),
             Self::TenantGone(number) => Some(*number),
-            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::Settings(_) => None,
+            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::Settings(_) | Self::Roles(_) => None,
         }
     }
 }

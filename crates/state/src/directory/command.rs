@@ -1,5 +1,7 @@
 //! Commands of the directory's log.
 
+mod kind;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -9,7 +11,8 @@ use stead_types::{
 
 use super::{
     Addresses, BulkMoveRequest, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster, LimitsUpdate,
-    MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate, RehearsalRequest, limits,
+    MoveRequest, Pace, PromotionAdvance, PromotionRequest, CallRecord, Region, RegionLossUpdate, RehearsalRequest, RoleGrant,
+    limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -166,34 +169,14 @@ pub enum Command {
     SetRegionLoss(AuditContext, RegionLossUpdate),
     /// Records that changes of a fork are to be written again; the log of the tenant's home writes them.
     RecordForkReplay(AuditContext, ForkReplay),
+    /// Gives a subject a role. From feature level 5 on.
+    GrantRole(AuditContext, RoleGrant),
+    /// Takes a role from a subject.
+    RevokeRole(AuditContext, RoleGrant),
+    /// Records calls of operators, such as those that a node has refused.
+    RecordCalls(Vec<CallRecord>),
 }
 
-/// Kind byte of each command; never used for anything else again.
-mod kind {
-    pub(super) const BOOTSTRAP: u8 = 1;
-    pub(super) const CREATE_REGION: u8 = 2;
-    pub(super) const JOIN: u8 = 3;
-    pub(super) const UPDATE_ADDRESSES: u8 = 4;
-    pub(super) const CREATE_TENANT: u8 = 5;
-    pub(super) const UPDATE_TENANT: u8 = 6;
-    pub(super) const ERASE_TENANT: u8 = 7;
-    pub(super) const REPORT: u8 = 8;
-    pub(super) const REFRESH_MEMBERS: u8 = 9;
-    pub(super) const MOVE_TENANT: u8 = 10;
-    pub(super) const ABORT_MOVE: u8 = 11;
-    pub(super) const SET_CLUSTER_SETTINGS: u8 = 12;
-    pub(super) const RAISE_FEATURE_LEVEL: u8 = 13;
-    pub(super) const BEGIN_BULK_MOVE: u8 = 20;
-    pub(super) const ADVANCE_BULK_MOVE: u8 = 21;
-    pub(super) const PAUSE_BULK_MOVE: u8 = 22;
-    pub(super) const RESUME_BULK_MOVE: u8 = 23;
-    pub(super) const BEGIN_PROMOTION: u8 = 30;
-    pub(super) const ADVANCE_PROMOTION: u8 = 31;
-    pub(super) const RECORD_FORK_DISCARD: u8 = 32;
-    pub(super) const BEGIN_REHEARSAL: u8 = 50;
-    pub(super) const SET_REGION_LOSS: u8 = 51;
-    pub(super) const RECORD_FORK_REPLAY: u8 = 38;
-}
 
 impl Command {
     /// Writes the command, its kind byte first, as a proposal carries it.
@@ -261,7 +244,10 @@ impl Command {
             | Self::RecordForkDiscard(..)
             | Self::BeginRehearsal(..)
             | Self::SetRegionLoss(..)
-            | Self::RecordForkReplay(..) => self.encode_of_operators(w),
+            | Self::RecordForkReplay(..)
+            | Self::GrantRole(..)
+            | Self::RevokeRole(..)
+            | Self::RecordCalls(_) => self.encode_of_operators(w),
         }
         writer.finish()
     }
@@ -310,6 +296,18 @@ impl Command {
             Self::RecordForkReplay(by, replay) => {
                 by.encode(w.u8(kind::RECORD_FORK_REPLAY));
                 replay.encode(w);
+            }
+            Self::GrantRole(by, grant) => {
+                by.encode(w.u8(kind::GRANT_ROLE));
+                grant.encode(w);
+            }
+            Self::RevokeRole(by, grant) => {
+                by.encode(w.u8(kind::REVOKE_ROLE));
+                grant.encode(w);
+            }
+            Self::RecordCalls(records) => {
+                w.u8(kind::RECORD_CALLS);
+                w.list(records.iter(), |w, record| record.encode(w));
             }
             Self::Bootstrap(_)
             | Self::CreateRegion(..)
@@ -367,6 +365,9 @@ impl Command {
             kind::SET_REGION_LOSS => Self::SetRegionLoss(AuditContext::decode(r)?, RegionLossUpdate::decode(r)?),
             kind::BEGIN_REHEARSAL => Self::BeginRehearsal(AuditContext::decode(r)?, RehearsalRequest::decode(r)?),
             kind::RECORD_FORK_REPLAY => Self::RecordForkReplay(AuditContext::decode(r)?, ForkReplay::decode(r)?),
+            kind::GRANT_ROLE => Self::GrantRole(AuditContext::decode(r)?, RoleGrant::decode(r)?),
+            kind::REVOKE_ROLE => Self::RevokeRole(AuditContext::decode(r)?, RoleGrant::decode(r)?),
+            kind::RECORD_CALLS => Self::RecordCalls(r.list(CallRecord::decode)?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;

@@ -28,6 +28,7 @@ mod bulk_move_item;
 mod bulk_moves;
 mod bulk_plan;
 mod bulk_waves;
+mod call_record;
 mod change;
 mod command;
 mod failback;
@@ -37,6 +38,7 @@ mod fork_replay;
 mod lease_loss;
 mod limits;
 mod member;
+mod meta;
 mod moves;
 mod nodes;
 mod operation;
@@ -66,6 +68,7 @@ mod remote_floor;
 mod report;
 mod result;
 mod result_codec;
+mod role_bindings;
 mod settings;
 mod tenant;
 mod tenant_move;
@@ -98,11 +101,9 @@ mod region_loss_test;
 #[cfg(test)]
 mod rehearsals_test;
 
-use std::borrow::Cow;
-
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 
-pub use audit::{Audit, AuditRecord, RECORDS_MAX as AUDIT_RECORDS_MAX};
+pub use audit::{Audit, AuditChange, AuditRecord};
 pub use bootstrap::{InitialCluster, InitialNode};
 pub use bulk_move::{
     AT_ONCE_MAX, BulkMove, BulkMoveRequest, BulkMoveState, Cursor, MoveFailure, NAMED_MOVES_MAX, NamedMove, Pace,
@@ -111,6 +112,7 @@ pub use bulk_move::{
 pub use bulk_move_item::{BulkMoveItem, ItemMove, ItemState};
 pub use bulk_moves::{BULK_MOVES_MAX, DRAINS_MAX, ITEMS_MAX};
 pub use bulk_plan::{BulkMovePreview, PreviewedMove};
+pub use call_record::{CALL_RECORDS_MAX, CallRecord, RecordedOutcome};
 pub use change::DirectoryChange;
 pub use command::{AuditContext, Command, NewNode, NewTenant, REFRESH_MEMBERS_MAX, REPORTS_MAX, TenantUpdate};
 pub use failback::{PROMOTIONS_KEPT, way_back};
@@ -148,6 +150,7 @@ pub use remote_floor::RemoteFloor;
 pub use report::GroupReport;
 pub use result::{DirectoryOutcome, DirectoryResult, Rejection};
 pub use result_codec::{decode as decode_result, encode as encode_result};
+pub use role_bindings::{RoleBinding, RoleBindings, RoleGrant, SUBJECT_ROLES_MAX, SUBJECTS_MAX};
 pub use settings::{ClusterSettings, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
 pub use tenant::{Followers, OwnSettings, Tenant, TenantState};
 pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove};
@@ -156,7 +159,6 @@ pub use topology::{Addresses, Group, Node, Region, Rehearsed};
 pub use view::{DirectoryView, GroupLoad};
 
 use self::fences::{FenceChange, FenceHistory};
-use crate::codec::{Malformed, Reader, Writer};
 
 /// Most tenants of a cluster: each takes memory on every node.
 pub const TENANTS_MAX: usize = 1_000_000;
@@ -190,8 +192,8 @@ pub struct ApplyOutput {
     pub result: DirectoryResult,
     /// Changes for every directory view, at [`DirectoryView::version`].
     pub changes: Vec<DirectoryChange>,
-    /// Audit record, if the command was requested by a caller and changed something.
-    pub record: Option<AuditRecord>,
+    /// Audit records, if the command was requested by a caller and changed something.
+    pub audit: AuditChange,
     /// Numbers of the operations that were begun, changed or dropped.
     pub operations: Vec<u64>,
     /// Tenants of bulk moves whose records there were changed or dropped.
@@ -305,9 +307,12 @@ impl Directory {
     /// Applies a committed command, at the logged time of the entry set by [`Directory::reach`].
     pub fn apply(&mut self, time: u64, command: Command) -> ApplyOutput {
         let mut context = ApplyContext::new(self.view.version(), time);
-        let audited = audit_data(&command);
+        let audited = audit::entries(&command);
         // Its effect is the audit record.
-        let is_record = matches!(command, Command::RecordForkDiscard(..) | Command::RecordForkReplay(..));
+        let is_record = matches!(
+            command,
+            Command::RecordForkDiscard(..) | Command::RecordForkReplay(..) | Command::RecordCalls(_)
+        );
         let result = self.dispatch(&mut context, command);
         debug_assert!(
             result.is_ok() || (context.changes.is_empty() && context.operations.is_empty()),
@@ -321,24 +326,16 @@ impl Directory {
             context.items.extend(dropped.items);
             context.promotion_items.extend(dropped.promotion_items);
         }
-        self.fences.extend(context.fences);
-        let record = audited.filter(|_| result.is_ok() && has_changed);
-        let record = record.map(|(by, action, subject)| AuditRecord {
-            number: self.audit.next_number(),
-            version: context.version,
-            time,
-            who: by.who,
-            reason: by.reason,
-            action: action.into_owned(),
-            subject,
-        });
-        if let Some(record) = &record {
-            self.audit.push(record.clone());
-        }
+        self.fences.extend(std::mem::take(&mut context.fences));
+        let audit = if result.is_ok() && has_changed {
+            self.audit.extend(&context, audited)
+        } else {
+            AuditChange::default()
+        };
         ApplyOutput {
             result,
             changes: context.changes,
-            record,
+            audit,
             operations: context.operations,
             items: context.items,
             promotion_items: context.promotion_items,
@@ -391,108 +388,9 @@ impl Directory {
             Command::BeginRehearsal(by, request) => self.begin_rehearsal(context, by, request),
             Command::SetRegionLoss(_, update) => self.set_region_loss(context, &update),
             Command::RecordForkReplay(_, replay) => self.record_fork_replay(&replay),
+            Command::GrantRole(_, grant) => self.grant_role(context, grant),
+            Command::RevokeRole(_, grant) => self.revoke_role(context, grant),
+            Command::RecordCalls(_) => self.record_calls(),
         }
-    }
-}
-
-/// Returns the audit data of a command that callers request: author, action, subject.
-fn audit_data(command: &Command) -> Option<(AuditContext, Cow<'static, str>, String)> {
-    if let Command::RecordForkDiscard(by, discard) = command {
-        return Some((by.clone(), discard.action().into(), discard.tenant.to_string()));
-    }
-    if let Command::RecordForkReplay(by, replay) = command {
-        return Some((by.clone(), replay.action().into(), replay.tenant.to_string()));
-    }
-    let named = match command {
-        Command::CreateRegion(by, region) => Some((by.clone(), "create region", region.name.to_string())),
-        Command::Join(by, node) => Some((by.clone(), "join node", node.name.clone())),
-        Command::CreateTenant(by, tenant) => Some((by.clone(), "create tenant", tenant.name.to_string())),
-        Command::UpdateTenant(by, update) => Some((by.clone(), "update tenant", update.name.to_string())),
-        Command::EraseTenant(by, name, _) => Some((by.clone(), "erase tenant", name.to_string())),
-        Command::MoveTenant(by, request) => Some((by.clone(), "move tenant", request.name.to_string())),
-        Command::AbortMove(by, operation) => Some((by.clone(), "abort move", format!("operation {operation}"))),
-        Command::SetClusterSettings(by, ttl) => Some((by.clone(), "set lease ttl", format!("{ttl} ms"))),
-        Command::RaiseFeatureLevel(by, level, _) => Some((by.clone(), "raise feature level", level.to_string())),
-        Command::BeginBulkMove(by, request) => Some((by.clone(), "move tenants", request.selection.to_string())),
-        Command::PauseBulkMove(by, operation) => Some((by.clone(), "pause", format!("operation {operation}"))),
-        Command::ResumeBulkMove(by, operation, _) => Some((by.clone(), "resume", format!("operation {operation}"))),
-        Command::BeginPromotion(by, request) => Some((by.clone(), "promote tenants", request.selection.to_string())),
-        Command::SetRegionLoss(by, update) => Some((by.clone(), "set on_region_loss", update.name.to_string())),
-        Command::BeginRehearsal(by, request) => {
-            Some((by.clone(), "rehearse", format!("loss of region {}", request.region)))
-        }
-        Command::Bootstrap(_)
-        | Command::UpdateAddresses(..)
-        | Command::Report(..)
-        | Command::RefreshMembers
-        | Command::AdvanceBulkMove(..)
-        | Command::AdvancePromotion { .. }
-        | Command::RecordForkDiscard(..)
-        | Command::RecordForkReplay(..) => None,
-    };
-    named.map(|(by, action, subject)| (by, action.into(), subject))
-}
-
-/// Encoding of the row beside objects and audit records.
-impl Directory {
-    /// Writes the counters, the version and the first nodes.
-    pub(crate) fn encode_meta(&self) -> bytes::Bytes {
-        let mut w = Writer::default();
-        command::encode_version(&mut w, self.view.version());
-        w.varint(u64::from(self.incarnation.0));
-        w.option(self.initial.as_ref(), |w, initial| initial.encode(w));
-        w.varint(self.next_tenant)
-            .varint(self.next_node)
-            .varint(u64::from(self.next_group));
-        w.option(self.refresh_members_from, |w, from| {
-            w.varint(from.get());
-        });
-        // An earlier version reads the row up to here, and writes nothing after it.
-        if self.next_operation > 1 {
-            w.varint(self.next_operation);
-        }
-        w.finish()
-    }
-
-    /// Reads what [`Directory::encode_meta`] wrote.
-    pub(crate) fn decode_meta(&mut self, bytes: bytes::Bytes) -> Result<(), Malformed> {
-        let mut r = Reader::new(bytes, "directory counters");
-        self.view.reach(command::decode_version(&mut r)?);
-        self.incarnation = Incarnation(r.varint_u32()?);
-        self.initial = r.option(InitialCluster::decode)?;
-        self.next_tenant = r.varint()?;
-        self.next_node = r.varint()?;
-        self.next_group = r.varint_u32()?;
-        self.refresh_members_from = r.option(|r| r.varint().map(TenantNumber::new))?;
-        if !r.is_empty() {
-            self.next_operation = r.varint()?;
-        }
-        self.fences = FenceHistory::after(self.view.version().index);
-        r.end()
-    }
-
-    /// Restores an object from a row.
-    pub(crate) fn restore(&mut self, thing: DirectoryChange) {
-        self.view.apply(thing);
-    }
-
-    /// Restores an operation from a row.
-    pub(crate) fn restore_operation(&mut self, operation: Operation) {
-        self.operations.put(operation);
-    }
-
-    /// Restores a tenant of a bulk move from a row; rows of operations come before.
-    pub(crate) fn restore_item(&mut self, id: u64, tenant: TenantNumber, item: BulkMoveItem) {
-        self.operations.put_item(id, tenant, item);
-    }
-
-    /// Restores a tenant of a promotion from a row; rows of operations come before.
-    pub(crate) fn restore_promotion_item(&mut self, id: u64, tenant: TenantNumber, item: PromotionItem) {
-        self.operations.put_promotion_item(id, tenant, item);
-    }
-
-    /// Restores an audit record from a row; rows come in the order of numbers.
-    pub(crate) fn restore_record(&mut self, record: AuditRecord) {
-        self.audit.push(record);
     }
 }

@@ -126,7 +126,7 @@ impl Directory {
         let tenants = preview.tenants.len() as u64;
         let operation =
             (tenants > 0).then(|| directory.put_promotion(&mut context, request.by.clone(), promotion, preview));
-        directory.audit.push(AuditRecord {
+        let _dropped = directory.audit.push(AuditRecord {
             number: directory.audit.next_number(),
             version: context.version,
             time,
@@ -138,6 +138,7 @@ impl Directory {
                 request.founder,
                 self.view.version()
             ),
+            is_of_calls: false,
         });
         Ok(RecoveredDirectory {
             directory,

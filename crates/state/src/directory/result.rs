@@ -241,6 +241,16 @@ pub enum Rejection {
     /// A rehearsal is begun by a command that has no forecasts.
     #[error("a rehearsal of the loss of region {0} needs its own command: this is a bug, please report it")]
     RehearsalWithoutForecast(RegionName),
+    /// There are too many role bindings.
+    #[error(
+        "at most {subjects} identities have roles, each at most {roles}: revoke what is not needed, or let tokens carry roles",
+        subjects = super::role_bindings::SUBJECTS_MAX,
+        roles = super::role_bindings::SUBJECT_ROLES_MAX
+    )]
+    RoleBindingsFull,
+    /// The subject does not have the role.
+    #[error("{0} has no such role: `stead role list` shows what it has")]
+    RoleNotBound(String),
 }
 
 impl From<Rejection> for Error {
@@ -276,6 +286,10 @@ impl From<Rejection> for Error {
             Rejection::BulkMovesFull => ErrorKind::QuotaExceeded {
                 limit: "bulk_moves".into(),
             },
+            Rejection::RoleBindingsFull => ErrorKind::QuotaExceeded {
+                limit: "role_bindings".into(),
+            },
+            Rejection::RoleNotBound(_) => ErrorKind::NotFound,
             Rejection::BulkTenantsFull(..) => ErrorKind::QuotaExceeded {
                 limit: "bulk_move_tenants".into(),
             },

@@ -89,6 +89,8 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
             text::write(w, region.as_str());
         }
         Rejection::RehearsalWithoutForecast(region) => named(111, region.as_str()),
+        Rejection::RoleBindingsFull => drop(w.u8(120)),
+        Rejection::RoleNotBound(subject) => named(121, subject),
     }
 }
 
@@ -206,6 +208,8 @@ fn decode_operation_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malf
 /// Reads a rejection of a bulk move.
 fn decode_bulk_move_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malformed> {
     Ok(match tag {
+        120 => Rejection::RoleBindingsFull,
+        121 => Rejection::RoleNotBound(text::read(r)?),
         69 => Rejection::BulkTenantsFull(r.varint()?, r.varint()?),
         70 => Rejection::RegionDraining(text::parse(r)?),
         71 => Rejection::NotDraining(text::parse(r)?),

@@ -11,7 +11,7 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Feature level of a cluster whose level was never raised, and of a node that has not reported one.
 pub const FEATURE_LEVEL_MIN: u32 = 1;
 /// Highest feature level that this version supports.
-pub const FEATURE_LEVEL_MAX: u32 = 4;
+pub const FEATURE_LEVEL_MAX: u32 = 5;
 /// Feature level from which on tenants are moved, members leave in two phases, and settings are changed.
 const MOVES: u32 = 2;
 /// Feature level from which on tenants are promoted.
@@ -19,6 +19,9 @@ const PROMOTIONS: u32 = 3;
 /// Feature level from which on tenants have durability `REMOTE`, forks are replayed, and tenants have a policy for the loss
 /// of their home region.
 const REGION_LOSS: u32 = 4;
+/// Feature level from which on identities have roles, and nodes ask each other what only another one can answer over the
+/// peer listener.
+const ROLES: u32 = 5;
 /// Time after a raise for which a node may serve without a lease: a minute, and a quarter more because logged time passes
 /// at 0.9 to 1.1 of a clock's rate. A cluster whose tenants were all created within it was never of an earlier version.
 const WITHOUT_LEASE_MS: u64 = 75_000;
@@ -125,6 +128,23 @@ impl ClusterSettings {
         }
         Err(Rejection::FeatureLevel {
             needed: REGION_LOSS,
+            level: self.feature_level,
+        })
+    }
+
+    /// Tells whether identities may have roles, and nodes answer requests of operators that other nodes pass on over the
+    /// peer listener.
+    pub fn has_roles(&self) -> bool {
+        self.feature_level >= ROLES
+    }
+
+    /// Checks that role bindings may be proposed: older voters and views cannot read them.
+    pub fn check_roles(&self) -> Result<(), Rejection> {
+        if self.has_roles() {
+            return Ok(());
+        }
+        Err(Rejection::FeatureLevel {
+            needed: ROLES,
             level: self.feature_level,
         })
     }

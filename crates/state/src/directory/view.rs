@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stead_types::{DirectoryVersion, GroupId, NodeId, RegionName, TenantName, TenantNumber};
 
-use super::{ClusterSettings, DirectoryChange, Group, Node, Region, Tenant, TenantState};
+use super::{ClusterSettings, DirectoryChange, Group, Node, Region, RoleBindings, Tenant, TenantState};
 
 /// Regions, nodes, groups and tenants as of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub struct DirectoryView {
     loads: BTreeMap<GroupId, GroupLoad>,
     /// None until the first change of them.
     settings: Option<ClusterSettings>,
+    role_bindings: Arc<RoleBindings>,
 }
 
 /// Number of tenants that a group has.
@@ -45,6 +46,7 @@ impl Default for DirectoryView {
             names: BTreeMap::new(),
             loads: BTreeMap::new(),
             settings: None,
+            role_bindings: Arc::default(),
         }
     }
 }
@@ -72,6 +74,7 @@ impl DirectoryView {
             }
             DirectoryChange::TenantGone(number) => self.take_out(number),
             DirectoryChange::Settings(settings) => self.settings = Some(settings),
+            DirectoryChange::Roles(binding) => Arc::make_mut(&mut self.role_bindings).put(binding),
         }
     }
 
@@ -83,7 +86,8 @@ impl DirectoryView {
         let tenants = self.tenants.values();
         let tenants = tenants.map(|tenant| DirectoryChange::Tenant(Box::new(Tenant::clone(tenant))));
         let settings = self.settings.map(DirectoryChange::Settings);
-        regions.chain(nodes).chain(groups).chain(tenants).chain(settings)
+        let roles = self.role_bindings.as_changes();
+        regions.chain(nodes).chain(groups).chain(tenants).chain(settings).chain(roles)
     }
 
     fn take_out(&mut self, number: TenantNumber) {
@@ -191,6 +195,11 @@ impl DirectoryView {
     /// Returns the settings of the cluster.
     pub fn settings(&self) -> ClusterSettings {
         self.settings.unwrap_or_default()
+    }
+
+    /// Returns the roles that are bound to identities.
+    pub fn role_bindings(&self) -> &Arc<RoleBindings> {
+        &self.role_bindings
     }
 
     /// Returns how many tenants a group has.

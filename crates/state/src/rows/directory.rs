@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | `0` | counters, version, first nodes |
 //! | identity of an object (first byte 1 to 15) | the object, as a change |
-//! | `16`, number u64 | an audit record |
+//! | `16`, number u64 | an audit record of a change |
 //! | `17`, number u64 | an operation |
 //! | `18`, number u64 of an operation, number u64 of a tenant | a tenant of a bulk move |
 //! | `19`, number u64 of an operation, number u64 of a tenant | a tenant of a promotion |
+//! | `20`, number u64 | an audit record of calls |
 //!
 //! The whole directory is held in memory; rows are read when a node starts.
 
@@ -19,7 +20,7 @@ use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
     codec::{Malformed, Reader, Writer},
     directory::{
-        AUDIT_RECORDS_MAX, ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem,
+        ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem,
     },
 };
 
@@ -28,6 +29,7 @@ const AUDIT: u8 = 16;
 const OPERATION: u8 = 17;
 const ITEM: u8 = 18;
 const PROMOTION_ITEM: u8 = 19;
+const CALLS: u8 = 20;
 
 fn key(rest: &[u8]) -> Bytes {
     let mut key = Writer::with_capacity(1 + rest.len());
@@ -35,8 +37,8 @@ fn key(rest: &[u8]) -> Bytes {
     key.finish()
 }
 
-fn audit_key(number: u64) -> Bytes {
-    numbered_key(AUDIT, number)
+fn audit_key(record: &AuditRecord) -> Bytes {
+    numbered_key(if record.is_of_calls { CALLS } else { AUDIT }, record.number)
 }
 
 fn operation_key(id: u64) -> Bytes {
@@ -66,22 +68,17 @@ fn numbered_key(row: u8, number: u64) -> Bytes {
 /// Writes the changes of applying a command.
 pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutput) {
     for change in &applied.changes {
-        match change {
-            DirectoryChange::TenantGone(_) => rows.delete(key(&change.identity())),
-            DirectoryChange::Region(_)
-            | DirectoryChange::Node(_)
-            | DirectoryChange::Group(_)
-            | DirectoryChange::Tenant(_)
-            | DirectoryChange::Settings(_) => {
-                rows.put(key(&change.identity()), change.encode());
-            }
+        if change.is_removal() {
+            rows.delete(key(&change.identity()));
+        } else {
+            rows.put(key(&change.identity()), change.encode());
         }
     }
-    if let Some(record) = &applied.record {
-        rows.put(audit_key(record.number), record.encode());
-        if let Some(dropped) = record.number.checked_sub(AUDIT_RECORDS_MAX as u64) {
-            rows.delete(audit_key(dropped));
-        }
+    for record in &applied.audit.records {
+        rows.put(audit_key(record), record.encode());
+    }
+    for record in &applied.audit.dropped {
+        rows.delete(audit_key(record));
     }
     for id in &applied.operations {
         match directory.operations().get(*id) {
@@ -115,15 +112,16 @@ pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let things = directory.view().as_changes();
     let things = things.map(|thing| (key(&thing.identity()), thing.encode()));
     let records = directory.audit().newest_first();
-    let records = records.map(|record| (audit_key(record.number), record.encode()));
-    let records = records.collect::<Vec<_>>().into_iter().rev();
+    let records = records.map(|record| (audit_key(record), record.encode()));
+    let (calls, records): (Vec<_>, Vec<_>) = records.partition(|(key, _)| key.get(1) == Some(&CALLS));
+    let (records, calls) = (records.into_iter().rev(), calls.into_iter().rev());
     let operations = directory.operations().newest_first(None);
     let operations = operations.map(|operation| (operation_key(operation.id), operation.encode()));
     let items = directory.operations().all_items();
     let items = items.map(|((id, tenant), item)| (item_key(ITEM, *id, *tenant), item.encode()));
     let promoted = directory.operations().promotions().all();
     let promoted = promoted.map(|((id, tenant), item)| (item_key(PROMOTION_ITEM, *id, *tenant), item.encode()));
-    let operations = operations.chain(items).chain(promoted);
+    let operations = operations.chain(items).chain(promoted).chain(calls);
     meta.chain(things).chain(records).chain(operations)
 }
 
@@ -133,7 +131,11 @@ pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malfo
     match key.get(1).copied() {
         Some(META) => directory.decode_meta(value.clone()),
         Some(AUDIT) => {
-            directory.restore_record(AuditRecord::decode(value.clone())?);
+            directory.restore_record(AuditRecord::decode(value.clone(), false)?);
+            Ok(())
+        }
+        Some(CALLS) => {
+            directory.restore_record(AuditRecord::decode(value.clone(), true)?);
             Ok(())
         }
         Some(OPERATION) => {

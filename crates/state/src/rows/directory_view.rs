@@ -23,15 +23,10 @@ fn key(rest: &[u8]) -> Bytes {
 
 /// Writes a change.
 pub fn write(rows: &mut dyn RowsMut, change: &DirectoryChange) {
-    match change {
-        DirectoryChange::TenantGone(_) => rows.delete(key(&change.identity())),
-        DirectoryChange::Region(_)
-        | DirectoryChange::Node(_)
-        | DirectoryChange::Group(_)
-        | DirectoryChange::Tenant(_)
-        | DirectoryChange::Settings(_) => {
-            rows.put(key(&change.identity()), change.encode());
-        }
+    if change.is_removal() {
+        rows.delete(key(&change.identity()));
+    } else {
+        rows.put(key(&change.identity()), change.encode());
     }
 }
 

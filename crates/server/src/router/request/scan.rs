@@ -55,6 +55,11 @@ fn invalid_token() -> Error {
 }
 
 impl Range {
+    /// Returns first key and end of the range, on whatever page.
+    pub(crate) fn bounds(&self) -> (&[u8], Option<&[u8]>) {
+        (&self.start, self.end.as_deref())
+    }
+
     /// Returns first key and end of the range, if its first page is requested.
     pub(crate) fn first_page(&self) -> Option<(&[u8], Option<&[u8]>)> {
         let whole = (self.start.as_ref(), self.end.as_deref());

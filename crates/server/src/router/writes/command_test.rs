@@ -37,6 +37,7 @@ fn job(mutation: Mutation, own: &[(TenantLimit, u64)]) -> Job<WriteRequest> {
     };
     Job {
         call: Call {
+            access: crate::auth::Access::node(),
             confirmation: Confirmation::Leased,
             operation: stead_api::proto::v1::Operation::default(),
             deadline: Instant::now(),

@@ -34,7 +34,7 @@ impl AuditService {
 
     /// Asks the directory's voters for records, one after the other.
     async fn ask_voters(&self, request: &ListAuditRecordsRequest) -> Result<ListAuditRecordsResponse, Error> {
-        for address in self.0.client_addresses(GroupId::DIRECTORY) {
+        for address in self.0.admin_addresses(GroupId::DIRECTORY) {
             let Some(channel) = self.0.admin_peers.channel(&address) else {
                 continue;
             };
@@ -92,6 +92,7 @@ fn to_message(record: AuditRecord) -> v1::AuditRecord {
         reason: record.reason,
         action: record.action,
         subject: record.subject,
+        of_calls: record.is_of_calls,
     }
 }
 

@@ -23,7 +23,7 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by, drain_forks,
+    PAGE_DEFAULT, PAGE_MAX, authorize, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by, drain_forks,
     operation::message, readiness, target_check, tenant_move, to_status,
 };
 use crate::host::Host;
@@ -292,6 +292,7 @@ impl bulk_move_service_server::BulkMoveService for BulkMoveService {
         &self,
         request: Request<DrainRegionRequest>,
     ) -> Result<Response<longrunning::Operation>, Status> {
+        authorize::operate_region(&request, &request.get_ref().region).map_err(|error| to_status(&error))?;
         let by = by(&request, &request.get_ref().reason);
         let begun = async {
             let request = request.get_ref();
@@ -317,6 +318,7 @@ impl bulk_move_service_server::BulkMoveService for BulkMoveService {
         &self,
         request: Request<UndrainRegionRequest>,
     ) -> Result<Response<longrunning::Operation>, Status> {
+        authorize::operate_region(&request, &request.get_ref().region).map_err(|error| to_status(&error))?;
         let by = by(&request, &request.get_ref().reason);
         let begun = async {
             let read = requests::undrain(request.get_ref())?;
@@ -329,6 +331,7 @@ impl bulk_move_service_server::BulkMoveService for BulkMoveService {
         &self,
         request: Request<FailbackRegionRequest>,
     ) -> Result<Response<longrunning::Operation>, Status> {
+        authorize::operate_region(&request, &request.get_ref().region).map_err(|error| to_status(&error))?;
         let by = by(&request, &request.get_ref().reason);
         let begun = async {
             let read = requests::failback(request.get_ref())?;
@@ -341,6 +344,7 @@ impl bulk_move_service_server::BulkMoveService for BulkMoveService {
         &self,
         request: Request<RehearseRegionRequest>,
     ) -> Result<Response<longrunning::Operation>, Status> {
+        authorize::operate_region(&request, &request.get_ref().region).map_err(|error| to_status(&error))?;
         let by = by(&request, &request.get_ref().reason);
         let begun = async {
             let read = requests::rehearsal(request.get_ref())?;

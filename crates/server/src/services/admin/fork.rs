@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, by,
+    PAGE_DEFAULT, PAGE_MAX, authorize, by,
     fork_message::{self, ForkPosition, GroupPage},
     fork_reads::{check_fork, filling, no_fork, read_here, to_leader, to_leader_for},
     fork_replay,
@@ -335,6 +335,7 @@ fn not_known(error: ProposeError) -> Error {
 #[tonic::async_trait]
 impl fork_service_server::ForkService for ForkService {
     async fn list_forks(&self, request: Request<ListForksRequest>) -> Result<Response<ListForksResponse>, Status> {
+        authorize::inspect_tenant_or_all(&request, &request.get_ref().tenant).map_err(|error| to_status(&error))?;
         let listed = self.list(request).await;
         listed.map(Response::new).map_err(|error| to_status(&error))
     }
@@ -343,11 +344,13 @@ impl fork_service_server::ForkService for ForkService {
         &self,
         request: Request<ListForkEntriesRequest>,
     ) -> Result<Response<ListForkEntriesResponse>, Status> {
+        authorize::read_all_keys(&request, &request.get_ref().tenant).map_err(|error| to_status(&error))?;
         let listed = self.entries(request).await;
         listed.map(Response::new).map_err(|error| to_status(&error))
     }
 
     async fn replay_fork(&self, request: Request<ReplayForkRequest>) -> Result<Response<ReplayForkResponse>, Status> {
+        authorize::replay(&request, &request.get_ref().tenant).map_err(|error| to_status(&error))?;
         let replayed = fork_replay::replay(&self.0, request).await;
         replayed.map(Response::new).map_err(|error| to_status(&error))
     }
@@ -356,6 +359,7 @@ impl fork_service_server::ForkService for ForkService {
         &self,
         request: Request<DiscardForkRequest>,
     ) -> Result<Response<DiscardForkResponse>, Status> {
+        authorize::administer_tenant(&request, &request.get_ref().tenant).map_err(|error| to_status(&error))?;
         let discarded = self.discard(request).await;
         discarded.map(Response::new).map_err(|error| to_status(&error))
     }

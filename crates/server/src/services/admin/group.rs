@@ -15,7 +15,7 @@ use stead_state::directory::{DirectoryView, Group};
 use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
+use super::{PAGE_DEFAULT, PAGE_MAX, authorize, to_status};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
     host::{self, Host},
@@ -74,7 +74,7 @@ pub(super) async fn with_status(host: &Host, mut group: admin::Group, may_ask_pe
 
 /// Asks one voter for the status of its group.
 pub(crate) async fn status_at(host: &Host, number: u32, voter: u64) -> Option<admin::GroupStatus> {
-    let address = host.client_address(NodeId::new(voter))?;
+    let address = host.admin_address(NodeId::new(voter))?;
     let mut client = GroupServiceClient::new(host.admin_peers.channel(&address)?);
     let answer = await_response(client.get_group(peer_request(GetGroupRequest { number }))).await?;
     answer.group?.status
@@ -136,7 +136,7 @@ impl GroupService {
             )
         };
         let leader = leader
-            .and_then(|leader| self.0.client_address(NodeId::new(leader)))
+            .and_then(|leader| self.0.admin_address(NodeId::new(leader)))
             .ok_or_else(leaderless)?;
         let channel = self.0.admin_peers.channel(&leader).ok_or_else(leaderless)?;
         let response = GroupServiceClient::new(channel)
@@ -176,6 +176,7 @@ impl group_service_server::GroupService for GroupService {
     }
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        authorize::operate_group(&request, &self.0, request.get_ref().group).map_err(|error| to_status(&error))?;
         self.move_leader(request)
             .await
             .map(Response::new)

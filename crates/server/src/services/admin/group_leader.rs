@@ -39,7 +39,7 @@ pub(crate) async fn find(host: &Host, group: GroupId, may_ask_peers: bool) -> Re
     let status = group::with_status(host, known, true).await.status;
     let leader = status.and_then(|status| status.leader).map(NodeId::new);
     let found = leader.and_then(|leader| {
-        let address = host.client_address(leader)?;
+        let address = host.admin_address(leader)?;
         Some(Leader::At(leader, host.admin_peers.channel(&address)?))
     });
     found.ok_or_else(leaderless)

@@ -1,6 +1,7 @@
 //! Services for operators.
 
 pub(crate) mod audit;
+mod authorize;
 pub(crate) mod bulk_move;
 mod bulk_move_figures;
 mod bulk_move_message;
@@ -29,6 +30,7 @@ pub(crate) mod region_loss_check;
 mod region_loss_message;
 mod region_seeds;
 mod target_check;
+pub(crate) mod role;
 pub(crate) mod tenant;
 mod tenant_loads;
 mod tenant_message;
@@ -38,9 +40,15 @@ mod tenant_move_test;
 mod tenant_verify;
 
 use stead_api::{convert, proto::admin::v1 as admin, status};
-use stead_state::directory::{AuditContext, DirectoryView};
+use stead_state::{
+    authorization::Subject,
+    directory::{AuditContext, DirectoryView},
+};
 use stead_types::{DirectoryVersion, Error, GroupId};
 use tonic::{Request, Status};
+
+use super::call_metadata::access;
+use crate::auth::Access;
 
 /// Default page size.
 pub(crate) const PAGE_DEFAULT: u32 = 100;
@@ -50,13 +58,30 @@ pub(crate) const PAGE_MAX: u32 = 1_000;
 /// Metadata with the identity of the caller.
 const WHO: &str = "x-stead-who";
 
-/// Returns the caller for the audit: the identity that it claims in its metadata, because there is no authentication.
+/// Returns the caller for the audit: the identity that its credential proves. Without one, a node tells for whom it asks;
+/// and where no credentials are needed a caller may claim an identity, but none that looks proved.
 pub(crate) fn by<T>(request: &Request<T>, reason: &str) -> AuditContext {
-    let who = request.metadata().get(WHO).and_then(|who| who.to_str().ok());
+    let claimed = request.metadata().get(WHO).and_then(|who| who.to_str().ok());
+    let access = access(request).ok();
+    let who = match access.as_ref().and_then(Access::caller) {
+        Some(caller) => caller.subject.to_string(),
+        None => match claimed {
+            Some(claimed) if is_proved(claimed) && !access.is_some_and(|access| access.is_node()) => {
+                format!("unproved/{claimed}")
+            }
+            Some(claimed) => claimed.to_owned(),
+            None => "unauthenticated".to_owned(),
+        },
+    };
     AuditContext {
-        who: who.unwrap_or("unauthenticated").to_owned(),
+        who,
         reason: reason.to_owned(),
     }
+}
+
+/// Tells whether an author in the audit log is one whose identity a credential has proved.
+pub(crate) fn is_proved(who: &str) -> bool {
+    who.parse::<Subject>().is_ok()
 }
 
 /// Converts an error into a status.

@@ -52,7 +52,8 @@ pub(super) async fn with_status(host: &Host, mut node: admin::Node) -> admin::No
         node.status = Some(host::node_status(host));
         return node;
     }
-    if let Some(channel) = host.admin_peers.channel(&node.client_address) {
+    let address = host.admin_address(NodeId::new(node.number));
+    if let Some(channel) = address.and_then(|address| host.admin_peers.channel(&address)) {
         let mut client = NodeServiceClient::new(channel);
         let pending = client.get_node(peer_request(GetNodeRequest { number: node.number }));
         node.status = await_response(pending).await.and_then(|answer| answer.node?.status);

@@ -71,7 +71,7 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
         tenants: operation.tenants.iter().map(|of| of.name.to_string()).collect(),
         steps: operation.steps.iter().map(step).collect(),
         who: operation.by.who.clone(),
-        who_verified: false,
+        who_verified: super::is_proved(&operation.by.who),
         reason: operation.by.reason.clone(),
         create_time: Some(time(operation.created)),
         update_time: Some(time(end_time.or(last_step).unwrap_or(operation.created))),

@@ -24,7 +24,7 @@ use stead_types::{Error, ErrorKind, TenantNumber};
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, by,
+    PAGE_DEFAULT, PAGE_MAX, authorize, by,
     operation::message,
     promotion_homes::{healthy_homes, refusal, unreachable},
     promotion_message, promotion_plan, promotion_request, region_loss_message, to_status,
@@ -163,6 +163,7 @@ fn respond<T>(result: Result<T, Error>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl promotion_service_server::PromotionService for PromotionService {
     async fn promote(&self, request: Request<PromoteRequest>) -> Result<Response<longrunning::Operation>, Status> {
+        authorize::promote(&request, &self.0, request.get_ref().selection.as_ref()).map_err(|error| to_status(&error))?;
         respond(self.promote(request).await)
     }
 
@@ -177,6 +178,7 @@ impl promotion_service_server::PromotionService for PromotionService {
         &self,
         request: Request<SetRegionLossPolicyRequest>,
     ) -> Result<Response<SetRegionLossPolicyResponse>, Status> {
+        authorize::administer_tenant(&request, &request.get_ref().tenant).map_err(|error| to_status(&error))?;
         respond(self.set_policy(request).await)
     }
 }

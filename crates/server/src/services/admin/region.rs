@@ -153,7 +153,7 @@ impl RegionService {
             }
             let channel = self
                 .0
-                .client_address(leader)
+                .admin_address(leader)
                 .and_then(|to| self.0.admin_peers.channel(&to));
             let Some(channel) = channel else { return Vec::new() };
             let request = peer_request(GetRegionRequest { name: name.to_string() });

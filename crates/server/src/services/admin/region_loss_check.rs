@@ -178,7 +178,7 @@ async fn votes(host: &Arc<Host>, view: &DirectoryView, region: &RegionName) -> V
 
 /// Asks a node whether it reaches no voter of a group; `None`: it does not answer.
 async fn is_unreached_by(host: &Arc<Host>, node: NodeId, group: u32) -> Option<bool> {
-    let address = host.client_address(node)?;
+    let address = host.admin_address(node)?;
     let mut client = GroupServiceClient::new(host.admin_peers.channel(&address)?);
     let mut request = Request::new(GetGroupRequest { number: group });
     request.set_timeout(VOTE_WAIT);

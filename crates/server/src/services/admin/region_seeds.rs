@@ -24,7 +24,7 @@ pub(super) async fn seeds_at(host: &Host, node: NodeId, name: &RegionName) -> Ve
     if node == host.config.node.id {
         return host::seeds_to(host, name);
     }
-    let channel = host.client_address(node).and_then(|to| host.admin_peers.channel(&to));
+    let channel = host.admin_address(node).and_then(|to| host.admin_peers.channel(&to));
     let Some(channel) = channel else { return Vec::new() };
     let request = peer_request(GetRegionRequest { name: name.to_string() });
     let answer = await_response(RegionServiceClient::new(channel).get_region(request)).await;

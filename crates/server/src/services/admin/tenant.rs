@@ -19,6 +19,7 @@ use stead_api::{
         v1,
     },
 };
+use stead_state::authorization::Need;
 use stead_state::directory::{
     Command, Directory, DirectoryOutcome, DirectoryView, Followers, LimitsUpdate, NewTenant, TenantUpdate,
 };
@@ -27,10 +28,12 @@ use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, Tenant
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, by, etag, parse_etag, tenant_loads, tenant_message::message, tenant_move, tenant_verify,
+    PAGE_DEFAULT, PAGE_MAX, authorize, by, etag, parse_etag, tenant_loads, tenant_message::message, tenant_move, tenant_verify,
     time, to_status,
 };
-use crate::{admin_peers::is_peer_request, host::Host};
+use crate::{
+    admin_peers::is_peer_request, auth::Access, host::Host, services::call_metadata::access,
+};
 
 /// Longest wait for this node's view to show a change that it has just made.
 const VIEW_WAIT: Duration = Duration::from_secs(3);
@@ -221,7 +224,7 @@ impl TenantService {
         })
     }
 
-    fn list(&self, request: &ListTenantsRequest) -> Result<ListTenantsResponse, Error> {
+    fn list(&self, request: &ListTenantsRequest, access: &Access) -> Result<ListTenantsResponse, Error> {
         self.0.check_view_loaded()?;
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let filter = format!("{}/{}/{}", request.home_region, request.name_prefix, request.state);
@@ -238,7 +241,9 @@ impl TenantService {
         };
         let wanted = state(request.state)?;
         let mut tenants: Vec<admin::Tenant> = self.0.directory_view.read(|view| {
-            let tenants = view.tenants_after(after.as_ref()).map(|tenant| message(view, tenant));
+            let tenants = view.tenants_after(after.as_ref());
+            let visible = tenants.filter(|tenant| access.allows_in(view, &Need::InspectTenant(&tenant.name)));
+            let tenants = visible.map(|tenant| message(view, tenant));
             let tenants = tenants.filter(|tenant| {
                 (request.home_region.is_empty() || tenant.home_region == request.home_region)
                     && tenant.name.starts_with(&request.name_prefix)
@@ -348,6 +353,7 @@ impl tenant_service_server::TenantService for TenantService {
     }
 
     async fn get_tenant(&self, request: Request<GetTenantRequest>) -> Result<Response<GetTenantResponse>, Status> {
+        authorize::inspect_tenant(&request, &request.get_ref().name).map_err(|error| to_status(&error))?;
         let name = convert::id::tenant("name", &request.get_ref().name).map_err(|error| to_status(&error))?;
         self.0.resolve(&name).await.map_err(|error| to_status(&error))?;
         let tenant = self.tenant_in_view(&name).map_err(|error| to_status(&error))?;
@@ -358,7 +364,8 @@ impl tenant_service_server::TenantService for TenantService {
         &self,
         request: Request<ListTenantsRequest>,
     ) -> Result<Response<ListTenantsResponse>, Status> {
-        self.list(request.get_ref())
+        let access = access(&request).map_err(|error| to_status(&error))?;
+        self.list(request.get_ref(), &access)
             .map(Response::new)
             .map_err(|error| to_status(&error))
     }
@@ -367,6 +374,7 @@ impl tenant_service_server::TenantService for TenantService {
         &self,
         request: Request<UpdateTenantRequest>,
     ) -> Result<Response<UpdateTenantResponse>, Status> {
+        authorize::update_tenant(&request).map_err(|error| to_status(&error))?;
         self.update(request)
             .await
             .map(Response::new)
@@ -387,6 +395,7 @@ impl tenant_service_server::TenantService for TenantService {
         &self,
         request: Request<VerifyTenantRequest>,
     ) -> Result<Response<VerifyTenantResponse>, Status> {
+        authorize::inspect_tenant(&request, &request.get_ref().name).map_err(|error| to_status(&error))?;
         let verified = tenant_verify::verify(&self.0, request.get_ref()).await;
         verified.map(Response::new).map_err(|error| to_status(&error))
     }
@@ -396,7 +405,8 @@ impl tenant_service_server::TenantService for TenantService {
         request: Request<ListTenantLoadsRequest>,
     ) -> Result<Response<ListTenantLoadsResponse>, Status> {
         let is_local = is_peer_request(&request);
-        let listed = tenant_loads::list(&self.0, request.get_ref(), is_local).await;
+        let access = access(&request).map_err(|error| to_status(&error))?;
+        let listed = tenant_loads::list(&self.0, request.get_ref(), is_local, &access).await;
         listed.map(Response::new).map_err(|error| to_status(&error))
     }
 

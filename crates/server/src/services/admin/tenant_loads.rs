@@ -9,10 +9,12 @@ use stead_api::{
         tenant_service_client::TenantServiceClient,
     },
 };
-use stead_types::{Error, NodeId};
+use stead_state::authorization::{KeyAccess, KeyRange, Need};
+use stead_types::{Error, NodeId, TenantName};
 use tokio::time::Instant;
 
 use crate::{
+    auth::Access,
     admin_peers::{await_response, peer_request},
     host::Host,
     tenant_loads::{TenantLoad, WINDOW},
@@ -29,6 +31,7 @@ pub(super) async fn list(
     host: &Host,
     request: &ListTenantLoadsRequest,
     is_local: bool,
+    access: &Access,
 ) -> Result<ListTenantLoadsResponse, Error> {
     let limit = match usize::try_from(request.limit) {
         Ok(0) => LIMIT_DEFAULT,
@@ -45,6 +48,8 @@ pub(super) async fn list(
     } else {
         everywhere(host, request).await?
     };
+    loads.retain(|load| is_visible(load, access));
+    loads.iter_mut().for_each(|load| hide_keys(load, access));
     loads.sort_by(|one, other| figure(other, order).total_cmp(&figure(one, order)));
     loads.truncate(limit);
     Ok(ListTenantLoadsResponse {
@@ -52,6 +57,28 @@ pub(super) async fn list(
         window: Some(convert::read::duration(WINDOW)),
         silent_nodes,
     })
+}
+
+/// Tells whether the caller sees a tenant. Tenants that have gone meanwhile have no name by which that could be decided.
+fn is_visible(load: &admin::TenantLoad, access: &Access) -> bool {
+    match load.tenant.parse() {
+        Ok(name) => access.allows(&Need::InspectTenant(&name)),
+        Err(_) => access.allows(&Need::Inspect),
+    }
+}
+
+/// Removes the keys that the caller may not read: whoever operates the cluster sees loads, but no keys.
+fn hide_keys(load: &mut admin::TenantLoad, access: &Access) {
+    let Ok(tenant) = load.tenant.parse::<TenantName>() else {
+        return load.hot_keys.clear();
+    };
+    load.hot_keys.retain(|hot| {
+        access.allows(&Need::Keys {
+            tenant: &tenant,
+            access: KeyAccess::Read,
+            range: KeyRange::Key(&hot.key),
+        })
+    });
 }
 
 /// Returns the loads of this node.
@@ -102,7 +129,7 @@ async fn loads_at(host: &Host, node: NodeId, request: &ListTenantLoadsRequest) -
     if node == host.config.node.id {
         return Some(here(host));
     }
-    let to = host.client_address(node)?;
+    let to = host.admin_address(node)?;
     let asked = ListTenantLoadsRequest {
         limit: i32::try_from(LIMIT_MAX).unwrap_or(i32::MAX),
         ..request.clone()

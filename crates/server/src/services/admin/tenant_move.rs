@@ -23,7 +23,7 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use tokio::time::Instant;
 use tonic::Request;
 
-use super::{by, group, operation::message, parse_etag, place, target_check, tenant_message};
+use super::{authorize, by, group, operation::message, parse_etag, place, target_check, tenant_message};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
     host::Host,
@@ -43,8 +43,9 @@ pub(super) async fn begin(
 ) -> Result<longrunning::Operation, Error> {
     let by = by(&request, &request.get_ref().reason);
     let may_ask_peers = !is_peer_request(&request);
+    let read = read(request.get_ref())?;
+    authorize::move_tenant(&request, host, &read.name, &read.to)?;
     let request = request.into_inner();
-    let read = read(&request)?;
     let tenant = host.resolve(&read.name).await?;
     if request.validate_only {
         if let Some(planned) = plan_at_home(host, &tenant, &request, may_ask_peers).await {
@@ -171,7 +172,7 @@ async fn plan_at_home(
     }
     let leader = leader(host, tenant.home).await;
     let leader = leader.filter(|leader| *leader != host.config.node.id)?;
-    let channel = host.admin_peers.channel(&host.client_address(leader)?)?;
+    let channel = host.admin_peers.channel(&host.admin_address(leader)?)?;
     let call = async {
         TenantServiceClient::new(channel)
             .move_tenant(peer_request(request.clone()))
@@ -338,7 +339,7 @@ async fn lag(host: &Host, home: GroupId, to: GroupId, leader: NodeId) -> Option<
     let lags = if leader == host.config.node.id {
         crate::host::follower_lags(host, &region)
     } else {
-        let channel = host.admin_peers.channel(&host.client_address(leader)?)?;
+        let channel = host.admin_peers.channel(&host.admin_address(leader)?)?;
         let request = peer_request(GetRegionRequest {
             name: region.to_string(),
         });

@@ -13,6 +13,11 @@ impl KeyRanges {
         Self(vec![(Bytes::new(), None)])
     }
 
+    /// Returns the ranges: first key, and first key behind; `None`: to the end.
+    pub fn iter(&self) -> impl Iterator<Item = &(Bytes, Option<Bytes>)> {
+        self.0.iter()
+    }
+
     /// Returns these ranges; those that overlap or touch are merged.
     pub fn new(mut ranges: Vec<(Bytes, Option<Bytes>)>) -> Self {
         ranges.sort();
