@@ -6,6 +6,7 @@ pub mod caller_metadata;
 pub mod convert;
 pub mod message_codec;
 pub mod message_lists;
+pub mod methods;
 pub mod net;
 pub mod operation;
 pub mod peer_codec;

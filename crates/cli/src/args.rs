@@ -44,6 +44,9 @@ pub(crate) struct Target {
     /// File with the key of that certificate
     #[arg(long, global = true, env = "STEAD_KEY", value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// File with a bearer token; read again when it changes
+    #[arg(long, global = true, env = "STEAD_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Timeout of a call, such as 500ms or 10s
     #[arg(long, global = true, env = "STEAD_TIMEOUT", value_parser = time, value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
@@ -89,6 +92,12 @@ pub(crate) enum Noun {
     /// Make and renew the certificates of a cluster
     #[command(subcommand)]
     Cert(verbs::cert::Verb),
+    /// Grant, revoke and show roles of callers
+    #[command(subcommand)]
+    Role(verbs::role::Verb),
+    /// Make keys and tokens, show who you are
+    #[command(subcommand)]
+    Auth(verbs::auth::Verb),
     /// Read and write keys
     #[command(subcommand)]
     Kv(verbs::kv::Verb),

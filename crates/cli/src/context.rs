@@ -11,6 +11,7 @@
 //! ca = "/etc/stead/ca.crt"
 //! certificate = "/etc/stead/operator-ada.crt"
 //! key = "/etc/stead/operator-ada.key"
+//! token_file = "/home/ada/.config/stead/token"
 //! ```
 
 use std::{
@@ -21,7 +22,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stead_client::{Client, Config, ErrorKind, TlsFiles, dial};
+use stead_client::{Client, Config, ErrorKind, TlsFiles, TokenSource, dial};
 use stead_types::RegionName;
 
 use crate::{
@@ -68,6 +69,9 @@ pub(crate) struct Context {
     /// File with its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<PathBuf>,
+    /// File with the bearer token of calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Advertised addresses, and the addresses to dial instead.
     pub(crate) dial: BTreeMap<String, String>,
 }
@@ -146,6 +150,9 @@ fn config(target: &Target) -> Result<Config, CommandError> {
     config.region = parsed.map_err(|error| CommandError::new(Code::Usage, format!("--region: {error}")))?;
     config.tls = tls_files(target, &context)?;
     config.connect = dial(context.dial);
+    if let Some(file) = target.token_file.clone().or(context.token_file) {
+        config.token = TokenSource::file(file).map_err(|error| CommandError::new(Code::Usage, error.message))?;
+    }
     config.connect_timeout = CONNECT_TIMEOUT;
     if let Some(timeout) = target.timeout {
         config.timeout = timeout;

@@ -9,9 +9,10 @@ use stead_api::{
 };
 use stead_types::{Condition, Error, ErrorKind, Operand, RegionName, Relation, TenantTime};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
 use crate::{
+    channel::Channel,
     cluster_map::NodePreference,
     failure::{self, AttemptFailure},
     late_stamp::LateStamp,

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use stead_api::{net::Connect, proto::v1};
+use stead_api::proto::v1;
 use stead_types::{Error, NodeId, RegionName};
 
-use crate::node::Node;
+use crate::{channel::Transport, node::Node};
 
 /// Region and its nodes, from the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +73,10 @@ pub(crate) struct ClusterMap {
 
 impl ClusterMap {
     /// Returns a map of nodes of which only the addresses are known.
-    pub(crate) fn of_addresses(addresses: &[String], connect: &Connect) -> Result<Self, Error> {
+    pub(crate) fn of_addresses(addresses: &[String], transport: &Transport) -> Result<Self, Error> {
         let mut map = Self::default();
         for address in addresses {
-            let node = Arc::new(Node::new(connect, address)?);
+            let node = Arc::new(Node::new(transport, address)?);
             map.nearest.push(node.clone());
             map.nodes.insert(address.clone(), node);
         }
@@ -88,7 +88,7 @@ impl ClusterMap {
         &self,
         regions: BTreeMap<RegionName, Region>,
         round_trips: BTreeMap<RegionName, Duration>,
-        connect: &Connect,
+        transport: &Transport,
         rotation: usize,
     ) -> Self {
         let mut map = Self {
@@ -100,7 +100,7 @@ impl ClusterMap {
             let mut of_region = Vec::new();
             for endpoint in &region.endpoints {
                 let kept = self.nodes.get(&endpoint.client).cloned();
-                let node = kept.or_else(|| Node::new(connect, &endpoint.client).ok().map(Arc::new));
+                let node = kept.or_else(|| Node::new(transport, &endpoint.client).ok().map(Arc::new));
                 let Some(node) = node else {
                     tracing::warn!(address = endpoint.client, "a node advertises an invalid address");
                     continue;
@@ -191,11 +191,14 @@ mod tests {
     }
 
     fn map(rotation: usize) -> ClusterMap {
-        let connect = crate::config::dial(BTreeMap::new());
+        let transport = Transport {
+            connect: crate::config::dial(BTreeMap::new()),
+            token: crate::TokenSource::default(),
+        };
         let regions = BTreeMap::from([region("ap", 1), region("eu", 3)]);
         let round_trips = [("eu", 1), ("ap", 100)].map(|(name, ms)| (name.parse().unwrap(), Duration::from_millis(ms)));
-        let first = ClusterMap::of_addresses(&["seed:1".into()], &connect).unwrap();
-        first.with(regions, round_trips.into(), &connect, rotation)
+        let first = ClusterMap::of_addresses(&["seed:1".into()], &transport).unwrap();
+        first.with(regions, round_trips.into(), &transport, rotation)
     }
 
     #[tokio::test]

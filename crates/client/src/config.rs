@@ -7,6 +7,8 @@ use stead_tls::{Credentials, ExpectedPeer, PlainText, TlsFiles};
 use stead_types::{Error, RegionName};
 use tokio::net::TcpStream;
 
+use crate::TokenSource;
+
 /// Configuration of a client: how it finds its cluster, and its timeouts.
 #[derive(Clone)]
 pub struct Config {
@@ -26,6 +28,8 @@ pub struct Config {
     /// CA, certificate and key, as files that are followed; absent: plain text. With a CA alone the client shows no
     /// certificate.
     pub tls: Option<TlsFiles>,
+    /// Token that goes with each call; the default is none.
+    pub token: TokenSource,
     /// Seed of all random choices, for reproducible simulations; absent: the system's entropy.
     ///
     /// Two clients of one seed have the same client id: to the store the writes of one are repeats of the other's.
@@ -47,6 +51,7 @@ impl Config {
             connect_timeout: Self::TIMEOUT_DEFAULT,
             connect: dial(BTreeMap::new()),
             tls: None,
+            token: TokenSource::default(),
             seed: None,
         }
     }
@@ -96,6 +101,7 @@ impl fmt::Debug for Config {
             connect_timeout,
             connect: _,
             tls,
+            token,
             seed,
         } = self;
         let mut shown = f.debug_struct("Config");
@@ -104,8 +110,10 @@ impl fmt::Debug for Config {
             .field("region", region)
             .field("nearest_only", nearest_only)
             .field("timeout", timeout)
-            .field("connect_timeout", connect_timeout);
-        shown.field("tls", tls).field("seed", seed).finish_non_exhaustive()
+            .field("connect_timeout", connect_timeout)
+            .field("tls", tls)
+            .field("token", token);
+        shown.field("seed", seed).finish_non_exhaustive()
     }
 }
 

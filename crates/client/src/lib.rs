@@ -39,6 +39,7 @@
 
 mod admin;
 mod call;
+mod channel;
 mod client;
 mod cluster_map;
 mod config;
@@ -61,19 +62,20 @@ mod route_watch;
 mod session;
 mod state;
 mod tenant;
+mod token_source;
 mod tokens;
 
 pub use admin::{
     Admin, AtForkPoint, AuditRecord, AutomaticPromotion, BulkMoveOptions, BulkMovePlan, BulkMoveProgress,
-    BulkMoveState, BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, ClusterInfo, CopyComparison, CopyRole,
-    FollowerLag, Followers, ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport, Group,
-    GroupStatus, LoadOrder, LossWindow, MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo,
+    BulkMoveState, BulkMoveTarget, BulkMoveTenant, BulkMoveTenantState, CallerInfo, ClusterInfo, CopyComparison,
+    CopyRole, FollowerLag, Followers, ForkClass, ForkEntries, ForkEntry, ForkInfo, ForkList, ForkName, FreezeReport,
+    Group, GroupStatus, LoadOrder, LossWindow, MoveInFlight, MovePlan, MoveSource, MoveTarget, NewTenant, NodeInfo,
     NodeStatus, OnLeaseLoss, OnRegionLoss, OperationFilter, OperationInfo, OperationOutcome, OperationWatch, Pace,
     Place, PlannedPromotion, Promoted, PromotedState, PromotedTenant, PromotedTimes, PromotionHome, PromotionPhase,
     PromotionPlan, PromotionProgress, PromotionReport, PromotionRequest, PromotionSelection, RegionInfo,
     RegionReadiness, RegionStatus, RehearsedTenant, ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Replica,
-    SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantCopy, TenantDeletion, TenantInfo, TenantLoad,
-    TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification, VerifiedCopy,
+    RoleBinding, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantCopy, TenantDeletion, TenantInfo,
+    TenantLoad, TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification, VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};
@@ -97,3 +99,4 @@ pub use tenant::{
     Event, EventKind, Op, OpResult, Receipt, ReceiptStatus, Receipts, RejectedIncrement, ScanStream, Tenant, Txn,
     TxnResponse, WatchFrom, WatchMessage, WatchOptions, Watcher,
 };
+pub use token_source::TokenSource;

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use stead_api::{
-    net::{self, Connect, Keepalive},
+    net::{self, Keepalive},
     proto::v1::{ListRegionsRequest, directory_service_client::DirectoryServiceClient},
 };
 use stead_types::Error;
@@ -15,9 +15,10 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
-use tonic::{Status, transport::Channel};
+use tonic::{Status, service::interceptor::InterceptedService};
 
 use crate::{
+    channel::{Channel, Transport},
     failure::{self, AttemptFailure},
     pipeline::Pipeline,
 };
@@ -40,10 +41,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(connect: &Connect, address: &str) -> Result<Self, Error> {
+    pub(crate) fn new(transport: &Transport, address: &str) -> Result<Self, Error> {
         let invalid = |why| Error::invalid("endpoints", format!("endpoints: {address} is no address: {why}"));
+        let Transport { connect, token } = transport;
         let channel = net::channel(connect, address, Keepalive::CLIENT).map_err(invalid)?;
         let watches = net::watch_channel(connect, address, Keepalive::CLIENT).map_err(invalid)?;
+        let [channel, watches] = [channel, watches].map(|channel| InterceptedService::new(channel, token.clone()));
         Ok(Self {
             address: address.to_owned(),
             pipeline: Pipeline::new(address.to_owned(), channel.clone()),

@@ -2,9 +2,9 @@
 
 use stead_types::Error;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
-use crate::state::ClientState;
+use crate::{channel::Channel, state::ClientState};
 
 /// Page of a list.
 pub(crate) struct ListPage<T> {

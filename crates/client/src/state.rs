@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     Config, Region,
+    channel::Transport,
     cluster_map::{ClusterMap, NodePreference},
     imported_tokens::ImportedTokens,
     node::Node,
@@ -32,6 +33,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct ClientState {
     pub(crate) config: Config,
+    pub(crate) transport: Transport,
     pub(crate) map: ArcSwap<ClusterMap>,
     pub(crate) budget: RetryBudget,
     /// 16 random bytes, the client id of idempotency keys.
@@ -49,11 +51,16 @@ pub(crate) struct ClientState {
 impl ClientState {
     pub(crate) fn new(config: Config) -> Result<Self, Error> {
         let addresses = config.addresses()?;
+        let transport = Transport {
+            connect: config.connect.clone(),
+            token: config.token.clone(),
+        };
         let mut random = config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
         let client_id: [u8; 16] = random.random();
         Ok(Self {
-            map: ArcSwap::from_pointee(ClusterMap::of_addresses(&addresses, &config.connect)?),
+            map: ArcSwap::from_pointee(ClusterMap::of_addresses(&addresses, &transport)?),
             config,
+            transport,
             budget: RetryBudget::new(),
             client_id: Bytes::copy_from_slice(&client_id),
             sequence: AtomicU64::new(0),
@@ -107,7 +114,7 @@ impl ClientState {
         let map = self
             .map
             .load()
-            .with(regions, round_trips, &self.config.connect, self.rotation);
+            .with(regions, round_trips, &self.transport, self.rotation);
         self.map.store(Arc::new(map));
     }
 

@@ -59,7 +59,7 @@ impl RecentChanges {
     /// Adds a change that the view is about to apply.
     fn add(&mut self, view: &DirectoryView, version: DirectoryVersion, change: &DirectoryChange) {
         let Some(tenant) = change.tenant() else {
-            let is_setting = matches!(change, DirectoryChange::Settings(_));
+            let is_setting = matches!(change, DirectoryChange::Settings(_) | DirectoryChange::Roles(_));
             self.topology = if is_setting { self.topology } else { version };
             return;
         };

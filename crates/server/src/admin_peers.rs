@@ -3,8 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
-use stead_api::net::{Connect, Keepalive, channel};
+use stead_api::{
+    caller_metadata,
+    net::{Connect, Keepalive, channel},
+};
 use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::auth::Access;
 
 /// Metadata that marks a request from another node. It is answered locally and not passed on again.
 const PEER_REQUEST: &str = "x-stead-passed-on";
@@ -52,6 +57,13 @@ pub(crate) fn peer_request<T>(message: T) -> Request<T> {
         .insert(PEER_REQUEST, tonic::metadata::MetadataValue::from_static("1"));
     request.set_timeout(RESPONSE_WAIT_MAX);
     request
+}
+
+/// Adds the caller for whom a node asks another one: that node decides again what the caller may do.
+pub(crate) fn name_caller<T>(request: &mut Request<T>, access: &Access) {
+    if access.caller().is_some() {
+        caller_metadata::write(&access.to_forwarded(), request.metadata_mut());
+    }
 }
 
 /// Tells whether a request comes from another node.

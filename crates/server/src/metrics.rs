@@ -24,9 +24,10 @@ use tokio::time::Instant;
 
 pub(crate) use crate::metric_labels::{OperationLabel, ServedFrom};
 use crate::{
-    auth_metrics::AuthMetrics, config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics, metric_labels::GroupLabels,
-    process_metrics::ProcessMetrics, promotion_metrics::PromotionMetrics, readiness_metrics::ReadinessMetrics,
-    remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics, tenant_loads::TenantLoads, tls::TlsMetrics,
+    auth_metrics::AuthMetrics, config::NodeConfig, disk::DiskMetrics, latency_metrics::LatencyMetrics,
+    metric_labels::GroupLabels, process_metrics::ProcessMetrics, promotion_metrics::PromotionMetrics,
+    readiness_metrics::ReadinessMetrics, remote_metrics::RemoteMetrics, seed_metrics::SeedMetrics,
+    tenant_loads::TenantLoads, tls::TlsMetrics,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -85,6 +85,7 @@ fn plan(below: &Path, base_port: u16) -> Plan {
         ports: Ports::From(base_port),
         engines: vec!["fjall".into(), "sled".into()],
         tls: false,
+        asks_for_credentials: false,
     }
 }
 

@@ -26,6 +26,7 @@ mod recipes;
 mod remote;
 mod repeated;
 mod requests;
+mod roles;
 mod rows;
 mod settings;
 mod stop;

@@ -1,6 +1,7 @@
 //! Verbs of the command line, one file each.
 
 pub(crate) mod audit;
+pub(crate) mod auth;
 pub(crate) mod backup;
 pub(crate) mod cert;
 pub(crate) mod cluster;
@@ -14,6 +15,7 @@ pub(crate) mod manual;
 pub(crate) mod node;
 pub(crate) mod operation;
 pub(crate) mod region;
+pub(crate) mod role;
 pub(crate) mod serve;
 pub(crate) mod tenant;
 
@@ -47,6 +49,8 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Group(verb) => interruptible(verb.run(&target)),
         Noun::Fork(verb) => interruptible(verb.run(&target)),
         Noun::Audit(verb) => interruptible(verb.run(&target)),
+        Noun::Role(verb) => interruptible(verb.run(&target)),
+        Noun::Auth(verb) => interruptible(verb.run(&target)),
         Noun::Kv(verb) => interruptible(verb.run(&target)),
         Noun::Directory(verb) => interruptible(verb.run(&target)),
         Noun::Completions(verb) => verb.run(),

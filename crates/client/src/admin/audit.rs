@@ -8,7 +8,10 @@ use stead_types::Error;
 use super::Admin;
 use crate::response::malformed;
 
-/// Record of one change of the directory that was requested and applied.
+/// Largest page of records.
+const PAGE_MAX: u16 = 1_000;
+
+/// Record of one change of the directory that was requested and applied, or of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRecord {
     /// When it was applied, by the directory's logged time.
@@ -19,8 +22,10 @@ pub struct AuditRecord {
     pub action: String,
     /// Subject of the change, such as the tenant's name.
     pub subject: String,
-    /// Reason that the caller gave; may be empty.
+    /// Reason that the caller gave, which may be empty; of refused calls, the role that was missing.
     pub reason: String,
+    /// Whether it is of calls, refused or in an emergency, and not of a change.
+    pub of_calls: bool,
 }
 
 impl Admin {
@@ -30,15 +35,41 @@ impl Admin {
     ///
     /// An error response, such as `UNAVAILABLE` where no voter of the directory answers.
     pub async fn audit(&self, subject: &str, limit: u16) -> Result<Vec<AuditRecord>, Error> {
+        let page = self.audit_page(subject, limit, String::new()).await?;
+        page.records.into_iter().map(record).collect()
+    }
+
+    /// Lists all records that are kept, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Admin::audit`].
+    pub async fn audit_all(&self) -> Result<Vec<AuditRecord>, Error> {
+        let (mut records, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = self.audit_page("", PAGE_MAX, token).await?;
+            records.extend(page.records.into_iter().map(record).collect::<Result<Vec<_>, _>>()?);
+            token = page.next_page_token;
+            if token.is_empty() {
+                return Ok(records);
+            }
+        }
+    }
+
+    async fn audit_page(
+        &self,
+        subject: &str,
+        limit: u16,
+        page_token: String,
+    ) -> Result<v1::ListAuditRecordsResponse, Error> {
         let request = v1::ListAuditRecordsRequest {
             page_size: limit.into(),
-            page_token: String::new(),
+            page_token,
             subject: subject.to_owned(),
         };
         let call = async |channel, request| Service::new(channel).list_audit_records(request).await;
         let state = self.0.state();
-        let answer = state.unary(request, state.deadline(None), true, call).await?;
-        answer.records.into_iter().map(record).collect()
+        state.unary(request, state.deadline(None), true, call).await
     }
 }
 
@@ -50,5 +81,6 @@ fn record(record: v1::AuditRecord) -> Result<AuditRecord, Error> {
         action: record.action,
         subject: record.subject,
         reason: record.reason,
+        of_calls: record.of_calls,
     })
 }

@@ -18,6 +18,7 @@ mod readiness;
 mod region;
 mod region_loss;
 mod rehearsal;
+mod role;
 mod seed;
 mod tenant;
 mod tenant_load;
@@ -46,6 +47,7 @@ pub use readiness::RegionReadiness;
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
 pub use region_loss::{AutomaticPromotion, OnRegionLoss};
 pub use rehearsal::RehearsedTenant;
+pub use role::{CallerInfo, RoleBinding};
 pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{
     Followers, MoveInFlight, NewTenant, OnLeaseLoss, Replica, TenantChange, TenantDeletion, TenantInfo, TenantState,

@@ -25,13 +25,15 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, timeout_at},
 };
-use tonic::transport::Channel;
 
 use self::{
     request_stream::RequestStream,
     state::{PendingCall, Shared},
 };
-use crate::failure::{self, AttemptFailure};
+use crate::{
+    channel::Channel,
+    failure::{self, AttemptFailure},
+};
 
 /// Largest message accepted from a node; the node bounds what it sends by its own limits.
 const RESPONSE_LEN_MAX: usize = 64 << 20;

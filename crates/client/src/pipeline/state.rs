@@ -165,7 +165,8 @@ impl Shared {
                 (true, AttemptFailure::NeverSent(error) | AttemptFailure::Ambiguous(error)) => {
                     AttemptFailure::Ambiguous(error.clone())
                 }
-                (true, AttemptFailure::ErrorResponse(error, wait)) if error.kind == ErrorKind::Unimplemented => {
+                // Refused before a message was read.
+                (true, AttemptFailure::ErrorResponse(error, wait)) if is_refusal_of_stream(&error.kind) => {
                     AttemptFailure::ErrorResponse(error.clone(), *wait)
                 }
                 // The end of the stream says nothing of one operation.
@@ -209,6 +210,14 @@ impl Shared {
     pub(super) fn has_queued(&self) -> bool {
         !self.0.lock().outbox.is_empty()
     }
+}
+
+/// Tells whether a node refuses a stream like this before it reads a message.
+fn is_refusal_of_stream(kind: &ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unimplemented | ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
+    )
 }
 
 fn operation(id: u64, request: v1::operation::Request, deadline: Instant) -> v1::Operation {

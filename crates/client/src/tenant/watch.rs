@@ -127,6 +127,8 @@ pub struct Watcher {
     pending: VecDeque<WatchMessage>,
     is_first_state: bool,
     retry_wait: Duration,
+    /// Number of the token with which the stream was opened.
+    token_generation: u64,
     /// Nodes whose watch failed since the last message.
     tried: Vec<Arc<Node>>,
 }
@@ -171,6 +173,7 @@ impl Tenant {
             pending: VecDeque::new(),
             is_first_state: true,
             retry_wait: RETRY_WAIT_FIRST,
+            token_generation: 0,
             tried: Vec::new(),
         }
     }
@@ -201,7 +204,9 @@ impl Watcher {
             match self.step().await {
                 Ok(()) => {}
                 Err(error) if self.go_on_after_cut(&error.kind) => {}
-                Err(error) if is_final(&error.kind) => return Err(error),
+                Err(error) if is_final(&error.kind) && !self.may_go_on_with_next_token(&error.kind) => {
+                    return Err(error);
+                }
                 Err(error) => self.reset(&error).await,
             }
         }
@@ -257,6 +262,12 @@ impl Watcher {
         true
     }
 
+    /// Tells whether the token has ended with which the watch was opened, and there is another one.
+    fn may_go_on_with_next_token(&self, kind: &ErrorKind) -> bool {
+        let newest = self.tenant.client.state().config.token.generation();
+        *kind == ErrorKind::Unauthenticated && newest > self.token_generation
+    }
+
     /// Drops the stream and incomplete revisions, and waits for the backoff.
     async fn reset(&mut self, error: &Error) {
         tracing::debug!(tenant = %self.tenant.name(), %error, "watch failed, reopening it");
@@ -269,6 +280,7 @@ impl Watcher {
 
     async fn open(&mut self) -> Result<(), Error> {
         let state = self.tenant.client.state();
+        self.token_generation = state.config.token.generation();
         // One that has ended the watch, or did not begin it, is asked again only after all others.
         let node = match state.pick(NodePreference::Nearest, &self.tried) {
             Ok(node) => node,

@@ -99,7 +99,9 @@ impl Access {
         let caller = credential.and_then(|credential| credential.caller.as_ref());
         ForwardedCaller {
             subject: caller.map(|caller| caller.subject.to_string()).unwrap_or_default(),
-            roles: caller.map_or_else(Vec::new, |caller| caller.roles.iter().map(ToString::to_string).collect()),
+            roles: caller.map_or_else(Vec::new, |caller| {
+                caller.roles.iter().map(ToString::to_string).collect()
+            }),
             emergency: caller.is_some_and(|caller| caller.is_emergency),
             expires_ms: credential.and_then(|credential| credential.expires_ms).unwrap_or(0),
         }
@@ -141,7 +143,9 @@ impl Access {
         };
         if let Some(caller) = credential.caller.as_ref().filter(|caller| caller.is_emergency) {
             context.metrics.auth.emergency();
-            context.calls.record(RecordedOutcome::Emergency, caller, self.method, "");
+            context
+                .calls
+                .record(RecordedOutcome::Emergency, caller, self.method, "");
             tracing::warn!(who = %caller.subject, method = self.method, "emergency credential used");
         }
         if context.mode == AuthMode::Open {
@@ -192,8 +196,7 @@ impl Access {
             return Ok(());
         }
         let caller = Self::check_credential(credential, context)?;
-        Self::decide(caller, context, need)
-            .map_err(|denial| self.deny(caller, context, &denial.to_string()))
+        Self::decide(caller, context, need).map_err(|denial| self.deny(caller, context, &denial.to_string()))
     }
 
     /// Tells whether the caller may do something, for what is left out of a list where it may not.
@@ -218,7 +221,10 @@ impl Access {
     }
 
     fn known<'a>(credential: &'a Credential, context: &AccessContext) -> Option<&'a Caller> {
-        credential.caller.as_ref().filter(|_| credential.counts_at((context.wall)()))
+        credential
+            .caller
+            .as_ref()
+            .filter(|_| credential.counts_at((context.wall)()))
     }
 
     fn decide(

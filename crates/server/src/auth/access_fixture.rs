@@ -66,5 +66,7 @@ pub(crate) fn bind(context: &AccessContext, roles: &[&str]) {
         roles: roles.iter().map(|role| role.parse().unwrap()).collect(),
     };
     let version = context.view.version();
-    context.view.apply(false, vec![DirectoryChange::Roles(binding)], version);
+    context
+        .view
+        .apply(false, vec![DirectoryChange::Roles(binding)], version);
 }

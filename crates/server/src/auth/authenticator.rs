@@ -39,7 +39,10 @@ impl Authenticator {
     pub(crate) fn new(config: AuthConfig, cluster: String, context: AccessContext) -> Result<Self, ConfigError> {
         let issuers = Issuers::load(&config).map_err(|(issuer, error)| {
             let file = issuer.public_key_file.display();
-            ConfigError::value(format!("auth.issuers: {}: public_key_file {file}", issuer.name), describe(&error))
+            ConfigError::value(
+                format!("auth.issuers: {}: public_key_file {file}", issuer.name),
+                describe(&error),
+            )
         })?;
         match config.mode {
             AuthMode::Open => warn!("auth.mode is open: everybody who reaches this node may do everything"),
@@ -79,9 +82,11 @@ impl Authenticator {
         headers: &HeaderMap,
     ) -> Result<Arc<Credential>, Error> {
         if let Some(header) = headers.get(http::header::AUTHORIZATION) {
-            let token = header.to_str().ok().and_then(bearer).ok_or_else(|| {
-                self.refuse("metadata authorization: is not `Bearer` and a token")
-            })?;
+            let token = header
+                .to_str()
+                .ok()
+                .and_then(bearer)
+                .ok_or_else(|| self.refuse("metadata authorization: is not `Bearer` and a token"))?;
             return self.verify(token);
         }
         let credential = match certificate {

@@ -108,7 +108,12 @@ mod tests {
             log.record(RecordedOutcome::Refused, &caller("loud"), "a/B", "needs a role");
         }
         for number in 0..1_000 {
-            log.record(RecordedOutcome::Refused, &caller(&number.to_string()), "a/B", "needs a role");
+            log.record(
+                RecordedOutcome::Refused,
+                &caller(&number.to_string()),
+                "a/B",
+                "needs a role",
+            );
         }
         log.record(RecordedOutcome::Refused, &caller("loud"), "a/B", "needs a role");
         assert_eq!(log.0.lock().len(), CALLS_MAX);

@@ -180,8 +180,14 @@ mod tests {
     fn claim_that_does_not_count_is_named() {
         for (change, words) in [
             (json!({ "exp": NOW - 60 }), "claim exp: the token ended 60 s ago"),
-            (json!({ "exp": NOW - 61, "iat": NOW - 600 }), "claim exp: the token ended"),
-            (json!({ "iat": NOW + 61, "exp": NOW + 600 }), "claim iat: the token begins in 61 s"),
+            (
+                json!({ "exp": NOW - 61, "iat": NOW - 600 }),
+                "claim exp: the token ended",
+            ),
+            (
+                json!({ "iat": NOW + 61, "exp": NOW + 600 }),
+                "claim iat: the token begins in 61 s",
+            ),
             (json!({ "nbf": NOW + 61 }), "claim nbf: the token begins in 61 s"),
             (json!({ "exp": NOW + 3_601 }), "lives for 3601 s, at most 3600 s"),
             (json!({ "exp": u64::MAX }), "claim exp: the token lives for"),
@@ -209,11 +215,17 @@ mod tests {
 
     #[test]
     fn roles_count_only_from_issuer_that_may_give_them() {
-        let without = ClaimRules { grants_roles: false, ..rules() };
+        let without = ClaimRules {
+            grants_roles: false,
+            ..rules()
+        };
         let refused = checked(json!({}), without).unwrap_err();
         assert!(refused.contains("issuer corp may not give roles"), "{refused}");
         checked(json!({ "stead_roles": [] }), without).unwrap();
-        let emergency = ClaimRules { is_emergency: true, ..without };
+        let emergency = ClaimRules {
+            is_emergency: true,
+            ..without
+        };
         let year = json!({ "exp": NOW + 365 * 24 * 3_600 });
         let (caller, _) = checked(year.clone(), emergency).unwrap();
         assert!(caller.is_emergency && caller.roles.len() == 1);

@@ -57,7 +57,9 @@ pub(super) enum KeyFileError {
     Read(#[source] std::io::Error),
     #[error("it is longer than {FILE_LEN_MAX} bytes")]
     Length,
-    #[error("it holds no Ed25519 public key in PEM (BEGIN PUBLIC KEY), or more than {KEYS_MAX}: `stead auth keygen` makes one")]
+    #[error(
+        "it holds no Ed25519 public key in PEM (BEGIN PUBLIC KEY), or more than {KEYS_MAX}: `stead auth keygen` makes one"
+    )]
     Content,
 }
 

@@ -16,7 +16,11 @@ use super::{access::Access, authenticator::Authenticator};
 use crate::certificate_identity::CertificateIdentity;
 
 /// Lets a request of the client listener pass if its caller could be allowed what the method does.
-pub(crate) async fn client_access(State(auth): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn client_access(
+    State(auth): State<Arc<Authenticator>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path();
     let is_free = requirement(path).is_some_and(|row| row.1 == Requirement::Nothing);
     if !is_free {
@@ -73,7 +77,10 @@ pub(crate) async fn http_access(State(auth): State<Arc<Authenticator>>, request:
 }
 
 fn check_path(access: &Access, path: &str) -> Result<(), Error> {
-    match path.strip_prefix("/route/").and_then(|name| name.parse::<TenantName>().ok()) {
+    match path
+        .strip_prefix("/route/")
+        .and_then(|name| name.parse::<TenantName>().ok())
+    {
         Some(tenant) => access.check(&Need::Member(&tenant)),
         None => access.check(&Need::Inspect),
     }

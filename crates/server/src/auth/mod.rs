@@ -21,6 +21,8 @@ mod claims;
 mod config;
 mod issuers;
 mod layer;
+#[cfg(test)]
+mod methods_test;
 mod signing;
 mod start;
 mod token_cache;
@@ -29,5 +31,5 @@ pub(crate) use access::{Access, AccessContext};
 pub(crate) use authenticator::Authenticator;
 pub use config::{AuthConfig, AuthMode, IssuerConfig};
 pub(crate) use layer::{client_access, http_access, peer_access};
+pub use signing::{IssuerKeys, SigningError, TokenRequest, check_role, generate_issuer_keys, sign_token};
 pub(crate) use start::{authenticator, spawn};
-pub use signing::{IssuerKeys, SigningError, TokenRequest, generate_issuer_keys, sign_token};

@@ -7,6 +7,7 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 use serde::Serialize;
+use stead_state::authorization::{AccessRole, InvalidRole};
 
 /// DER of a public key up to its 32 bytes (RFC 8410).
 const PUBLIC_KEY_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -96,4 +97,13 @@ pub fn sign_token(private_key: &str, request: &TokenRequest) -> Result<String, S
         stead_roles: &request.roles,
     };
     encode(&Header::new(Algorithm::EdDSA), &claims, &key).map_err(|_| SigningError::Key)
+}
+
+/// Checks that a text is a role.
+///
+/// # Errors
+///
+/// The reason why it is none.
+pub fn check_role(text: &str) -> Result<(), InvalidRole> {
+    text.parse::<AccessRole>().map(drop)
 }

@@ -69,7 +69,8 @@ impl Auth {
             "open" => AuthMode::Open,
             "required" => AuthMode::Required,
             other => {
-                let problem = format!("{other:?} is no mode: use required, or open, which lets everybody do everything");
+                let problem =
+                    format!("{other:?} is no mode: use required, or open, which lets everybody do everything");
                 return Err(ConfigError::value("auth.mode", problem));
             }
         };
@@ -88,7 +89,10 @@ impl Auth {
 
     fn issuers(&self) -> Result<Vec<IssuerConfig>, ConfigError> {
         if self.issuers.len() > ISSUERS_MAX {
-            let problem = format!("{} issuers are named, at most {ISSUERS_MAX} are possible", self.issuers.len());
+            let problem = format!(
+                "{} issuers are named, at most {ISSUERS_MAX} are possible",
+                self.issuers.len()
+            );
             return Err(ConfigError::value("auth.issuers", problem));
         }
         let mut issuers: Vec<IssuerConfig> = Vec::new();
@@ -103,7 +107,10 @@ impl Auth {
                 return Err(ConfigError::value(key("name"), problem));
             }
             if issuers.iter().any(|other| other.name == entry.name) {
-                return Err(ConfigError::value(key("name"), format!("two issuers are named {:?}", entry.name)));
+                return Err(ConfigError::value(
+                    key("name"),
+                    format!("two issuers are named {:?}", entry.name),
+                ));
             }
             issuers.push(IssuerConfig {
                 name: entry.name.clone(),

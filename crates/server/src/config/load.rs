@@ -47,7 +47,10 @@ pub const KEYS: &[&str] = &[
 
 /// Keys of the entries of lists.
 const ENTRY_KEYS: &[(&str, &[&str])] = &[
-    ("auth.issuers", &["name", "public_key_file", "grants_roles", "emergency"]),
+    (
+        "auth.issuers",
+        &["name", "public_key_file", "grants_roles", "emergency"],
+    ),
     (
         "cluster.initial",
         &["name", "region", "peer", "client", "http", "witness", "engine"],

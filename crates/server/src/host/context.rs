@@ -14,8 +14,9 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
-    admin_peers::AdminPeers, answers::AnswerBudget, auth::Authenticator, config::ValidatedConfig, directory::DirectoryClient,
-    disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources, tls::NodeTls,
+    admin_peers::AdminPeers, answers::AnswerBudget, auth::Authenticator, config::ValidatedConfig,
+    directory::DirectoryClient, disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources,
+    tls::NodeTls,
 };
 
 /// Longest wait for the directory view when a name is unknown.
@@ -135,7 +136,10 @@ impl Host {
     pub(crate) fn admin_addresses(&self, group: GroupId) -> Vec<String> {
         self.directory_view.read(|view| {
             let voters = view.group(group).map(|group| group.voters.clone()).unwrap_or_default();
-            voters.into_iter().filter_map(|voter| admin_address(view, voter)).collect()
+            voters
+                .into_iter()
+                .filter_map(|voter| admin_address(view, voter))
+                .collect()
         })
     }
 

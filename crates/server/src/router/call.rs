@@ -23,8 +23,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     admission::Permit,
-    auth::Access,
     answers::{AnswerAccount, AnswerPermit, AnswersFull},
+    auth::Access,
     fair_queue::FairQueue,
     metrics::OperationLabel,
     response,

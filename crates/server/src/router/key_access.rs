@@ -31,7 +31,9 @@ fn each_need<'a>(
     match action {
         Action::Read(read) => match &read.query {
             Query::Get(key) => need(KeyAccess::Read, KeyRange::Key(key)),
-            Query::BatchGet(keys) => keys.iter().try_for_each(|key| need(KeyAccess::Read, KeyRange::Key(key))),
+            Query::BatchGet(keys) => keys
+                .iter()
+                .try_for_each(|key| need(KeyAccess::Read, KeyRange::Key(key))),
             Query::Scan(range) => {
                 let (start, end) = range.bounds();
                 need(KeyAccess::Read, KeyRange::Range(start, end))

@@ -254,7 +254,9 @@ impl ForwardLink {
                 continue;
             };
             len += operation::len(&outgoing.call.operation);
-            let place = callers.iter().rposition(|known| known.is_same_caller(&outgoing.call.access));
+            let place = callers
+                .iter()
+                .rposition(|known| known.is_same_caller(&outgoing.call.access));
             let place = place.unwrap_or_else(|| {
                 callers.push(outgoing.call.access.clone());
                 callers.len() - 1

@@ -41,7 +41,9 @@ impl ForwardService {
 fn read_message(message: ForwardRequest, answers: &ResponseSender, context: &Arc<AccessContext>) -> InboundOperations {
     let now = Instant::now();
     let callers = message.callers.into_iter();
-    let callers: Vec<_> = callers.map(|caller| Access::of_forwarded(Some(caller), context)).collect();
+    let callers: Vec<_> = callers
+        .map(|caller| Access::of_forwarded(Some(caller), context))
+        .collect();
     let mut inbound = InboundOperations {
         cancel_ids: message.cancel_ids,
         ..InboundOperations::default()
@@ -55,7 +57,9 @@ fn read_message(message: ForwardRequest, answers: &ResponseSender, context: &Arc
             inbound.rejected.push((responder, Error::invalid("epoch", message)));
             continue;
         };
-        let named = usize::try_from(forwarded.caller).ok().and_then(|place| callers.get(place.checked_sub(1)?));
+        let named = usize::try_from(forwarded.caller)
+            .ok()
+            .and_then(|place| callers.get(place.checked_sub(1)?));
         let access = match named.cloned().unwrap_or_else(|| Access::of_forwarded(None, context)) {
             Ok(access) => access,
             Err(error) => {

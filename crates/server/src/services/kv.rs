@@ -3,13 +3,16 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use stead_api::{status, proto::v1::{
-    AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
-    DeleteRequest, DeleteResponse, GetRequest, GetResponse, IncrementRequest, IncrementResponse, Operation,
-    PipelineRequest, PipelineResponse, PutRequest, PutResponse, ScanRequest, ScanResponse, ScanStreamRequest,
-    TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse, kv_service_server,
-    operation,
-}};
+use stead_api::{
+    proto::v1::{
+        AppendRequest, AppendResponse, BatchGetRequest, BatchGetResponse, DeleteRangeRequest, DeleteRangeResponse,
+        DeleteRequest, DeleteResponse, GetRequest, GetResponse, IncrementRequest, IncrementResponse, Operation,
+        PipelineRequest, PipelineResponse, PutRequest, PutResponse, ScanRequest, ScanResponse, ScanStreamRequest,
+        TxnRequest, TxnResponse, WatchRequest, WatchResponse, answer::Response as AnswerResponse, kv_service_server,
+        operation,
+    },
+    status,
+};
 use stead_state::lease::loss::Confirmation;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -22,11 +22,11 @@ use stead_types::{Error, Revision, TenantNumber};
 use tonic::{Request, Response, Status};
 
 use super::{
-    call_metadata::access,
     admin::{
         fork::ForkService,
         group_leader::{self, Leader},
     },
+    call_metadata::access,
     routes::version,
 };
 use crate::{
@@ -218,9 +218,12 @@ impl receipt_service_server::ReceiptService for ReceiptService {
         &self,
         request: Request<CheckReceiptsRequest>,
     ) -> Result<Response<CheckReceiptsResponse>, Status> {
-        let name = convert::id::tenant("tenant", &request.get_ref().tenant).map_err(|error| status::to_status(&error))?;
+        let name =
+            convert::id::tenant("tenant", &request.get_ref().tenant).map_err(|error| status::to_status(&error))?;
         let access = access(&request).map_err(|error| status::to_status(&error))?;
-        access.check(&Need::Member(&name)).map_err(|error| status::to_status(&error))?;
+        access
+            .check(&Need::Member(&name))
+            .map_err(|error| status::to_status(&error))?;
         let checked = self.check(request).await;
         checked.map(Response::new).map_err(|error| status::to_status(&error))
     }

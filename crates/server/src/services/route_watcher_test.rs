@@ -45,7 +45,10 @@ impl Fixture {
     }
 
     fn watch(&self, names: &[&str], from: Option<u64>) -> RouteWatcher {
-        let filter = names.iter().map(|name| name.parse().unwrap()).collect();
+        let filter = RouteFilter {
+            names: names.iter().map(|name| name.parse().unwrap()).collect(),
+            access: crate::auth::Access::node(),
+        };
         RouteWatcher::new(self.view.clone(), filter, from.map(version), CancellationToken::new())
     }
 }

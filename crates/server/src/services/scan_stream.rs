@@ -31,8 +31,8 @@ use super::{
     unary::{missing_response, serve_operation},
 };
 use crate::{
-    auth::Access,
     answers::{AnswerAccount, UnsentAnswers},
+    auth::Access,
     router::Router,
 };
 

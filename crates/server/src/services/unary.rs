@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::{
-    auth::Access,
     answers::{AnswerAccount, AnswerPermit},
+    auth::Access,
     router::{Call, ReadyAnswer, Responder, ResponseSender, Router},
 };
 

@@ -7,7 +7,11 @@ use stead_api::{
     convert::{self, range},
     proto::v1::{EventType, WatchCreate, watch_create::From as Message},
 };
-use stead_state::{authorization::{KeyAccess, KeyRange, Need}, rows::change::Cause, shard::read::KeyRanges};
+use stead_state::{
+    authorization::{KeyAccess, KeyRange, Need},
+    rows::change::Cause,
+    shard::read::KeyRanges,
+};
 use stead_types::{Error, Revision, SessionToken, TenantName, TenantNumber, limits::WATCH_RANGES_MAX};
 
 use crate::auth::Access;

@@ -93,7 +93,17 @@ mod tests {
             assert_eq!(valid.parse::<Subject>().unwrap().as_str(), valid);
         }
         let long = format!("client/{}", "a".repeat(SUBJECT_LEN_MAX));
-        for invalid in ["", "ada", "client/", "token/corp", "token/corp/", "node/a", "client/a b", "client/é", &long] {
+        for invalid in [
+            "",
+            "ada",
+            "client/",
+            "token/corp",
+            "token/corp/",
+            "node/a",
+            "client/a b",
+            "client/é",
+            &long,
+        ] {
             assert_eq!(invalid.parse::<Subject>(), Err(InvalidSubject), "{invalid}");
         }
     }

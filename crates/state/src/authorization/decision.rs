@@ -70,9 +70,7 @@ pub fn decide<'a>(mut roles: impl Iterator<Item = &'a AccessRole>, need: &Need<'
     if matches!(need, Need::Credential) || roles.any(|role| allows(role, need)) {
         return Ok(());
     }
-    Err(Denial {
-        needed: needed(need),
-    })
+    Err(Denial { needed: needed(need) })
 }
 
 /// Tells whether a tenant may be shown in a list.
@@ -194,7 +192,9 @@ fn needed(need: &Need<'_>) -> String {
             ..
         } => format!("needs the role tenant-writer:{tenant} with a prefix that covers the keys"),
         Need::Member(tenant) => format!("needs a role in tenant {tenant}"),
-        Need::InspectTenant(tenant) => format!("needs the role tenant-admin:{tenant}, or one of an operator or auditor"),
+        Need::InspectTenant(tenant) => {
+            format!("needs the role tenant-admin:{tenant}, or one of an operator or auditor")
+        }
         Need::AdministerTenant(tenant) => format!("needs the role tenant-admin:{tenant} or cluster-operator"),
         Need::OperateRegion(region) => format!("needs the role region-operator:{region} or cluster-operator"),
         Need::OperateCluster => "needs the role cluster-operator".to_owned(),

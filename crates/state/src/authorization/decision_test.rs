@@ -81,7 +81,12 @@ fn caller_without_roles_is_denied() {
         .map(|(path, _)| path.split_once('/').unwrap().1)
         .collect();
     let needless = ["Check", "List", "Watch"];
-    let with_credential = ["ServerReflectionInfo", "ServerReflectionInfo", "GetCaller", "ListRegions"];
+    let with_credential = [
+        "ServerReflectionInfo",
+        "ServerReflectionInfo",
+        "GetCaller",
+        "ListRegions",
+    ];
     assert_eq!(open, [&needless[..], &with_credential[..]].concat());
 }
 
@@ -110,8 +115,14 @@ fn first_look_agrees_with_decision() {
     };
     for (path, requirement) in REQUIREMENTS {
         for role in &roles() {
-            let possible = needs(*requirement).iter().any(|need| decide([role].into_iter(), need).is_ok());
-            assert_eq!(could_satisfy([role].into_iter(), *requirement), possible, "{path} as {role}");
+            let possible = needs(*requirement)
+                .iter()
+                .any(|need| decide([role].into_iter(), need).is_ok());
+            assert_eq!(
+                could_satisfy([role].into_iter(), *requirement),
+                possible,
+                "{path} as {role}"
+            );
         }
     }
 }

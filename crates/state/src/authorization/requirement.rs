@@ -31,28 +31,67 @@ pub enum Requirement {
 
 /// Requirement of each method, by its path without the first slash. A test compares the paths with the protos.
 pub const REQUIREMENTS: &[(&str, Requirement)] = &[
-    ("google.longrunning.Operations/CancelOperation", Requirement::OperateCluster),
-    ("google.longrunning.Operations/DeleteOperation", Requirement::OperateCluster),
+    (
+        "google.longrunning.Operations/CancelOperation",
+        Requirement::OperateCluster,
+    ),
+    (
+        "google.longrunning.Operations/DeleteOperation",
+        Requirement::OperateCluster,
+    ),
     ("google.longrunning.Operations/GetOperation", Requirement::Inspect),
     ("google.longrunning.Operations/ListOperations", Requirement::Inspect),
     ("google.longrunning.Operations/WaitOperation", Requirement::Inspect),
     ("grpc.health.v1.Health/Check", Requirement::Nothing),
     ("grpc.health.v1.Health/List", Requirement::Nothing),
     ("grpc.health.v1.Health/Watch", Requirement::Nothing),
-    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Requirement::Credential),
-    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Requirement::Credential),
+    (
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Requirement::Credential,
+    ),
+    (
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Requirement::Credential,
+    ),
     ("stead.admin.v1.AuditService/ListAuditRecords", Requirement::Audit),
     ("stead.admin.v1.BulkMoveService/DrainRegion", Requirement::OperateRegion),
-    ("stead.admin.v1.BulkMoveService/FailbackRegion", Requirement::OperateRegion),
-    ("stead.admin.v1.BulkMoveService/ListBulkMoveTenants", Requirement::Inspect),
-    ("stead.admin.v1.BulkMoveService/MoveTenants", Requirement::OperateCluster),
-    ("stead.admin.v1.BulkMoveService/PauseBulkMove", Requirement::OperateCluster),
-    ("stead.admin.v1.BulkMoveService/RehearseRegion", Requirement::OperateRegion),
-    ("stead.admin.v1.BulkMoveService/ResumeBulkMove", Requirement::OperateCluster),
-    ("stead.admin.v1.BulkMoveService/UndrainRegion", Requirement::OperateRegion),
-    ("stead.admin.v1.ClusterService/FinishUpgrade", Requirement::OperateCluster),
+    (
+        "stead.admin.v1.BulkMoveService/FailbackRegion",
+        Requirement::OperateRegion,
+    ),
+    (
+        "stead.admin.v1.BulkMoveService/ListBulkMoveTenants",
+        Requirement::Inspect,
+    ),
+    (
+        "stead.admin.v1.BulkMoveService/MoveTenants",
+        Requirement::OperateCluster,
+    ),
+    (
+        "stead.admin.v1.BulkMoveService/PauseBulkMove",
+        Requirement::OperateCluster,
+    ),
+    (
+        "stead.admin.v1.BulkMoveService/RehearseRegion",
+        Requirement::OperateRegion,
+    ),
+    (
+        "stead.admin.v1.BulkMoveService/ResumeBulkMove",
+        Requirement::OperateCluster,
+    ),
+    (
+        "stead.admin.v1.BulkMoveService/UndrainRegion",
+        Requirement::OperateRegion,
+    ),
+    (
+        "stead.admin.v1.ClusterService/FinishUpgrade",
+        Requirement::OperateCluster,
+    ),
     ("stead.admin.v1.ClusterService/GetCluster", Requirement::Inspect),
-    ("stead.admin.v1.ClusterService/UpdateCluster", Requirement::OperateCluster),
+    (
+        "stead.admin.v1.ClusterService/UpdateCluster",
+        Requirement::OperateCluster,
+    ),
     ("stead.admin.v1.ForkService/DiscardFork", Requirement::AdministerTenant),
     ("stead.admin.v1.ForkService/ListForkEntries", Requirement::ReadKeys),
     ("stead.admin.v1.ForkService/ListForks", Requirement::InspectTenant),
@@ -63,9 +102,15 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
     ("stead.admin.v1.NodeService/GetNode", Requirement::Inspect),
     ("stead.admin.v1.NodeService/ListNodes", Requirement::Inspect),
     ("stead.admin.v1.OperationService/WatchOperation", Requirement::Inspect),
-    ("stead.admin.v1.PromotionService/GetPromotionReport", Requirement::Inspect),
+    (
+        "stead.admin.v1.PromotionService/GetPromotionReport",
+        Requirement::Inspect,
+    ),
     ("stead.admin.v1.PromotionService/Promote", Requirement::OperateRegion),
-    ("stead.admin.v1.PromotionService/SetRegionLossPolicy", Requirement::AdministerTenant),
+    (
+        "stead.admin.v1.PromotionService/SetRegionLossPolicy",
+        Requirement::AdministerTenant,
+    ),
     ("stead.admin.v1.RegionService/CreateRegion", Requirement::OperateCluster),
     ("stead.admin.v1.RegionService/GetReadiness", Requirement::Inspect),
     ("stead.admin.v1.RegionService/GetRegion", Requirement::Inspect),
@@ -77,10 +122,16 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
     ("stead.admin.v1.TenantService/CreateTenant", Requirement::OperateCluster),
     ("stead.admin.v1.TenantService/DeleteTenant", Requirement::OperateCluster),
     ("stead.admin.v1.TenantService/GetTenant", Requirement::InspectTenant),
-    ("stead.admin.v1.TenantService/ListTenantLoads", Requirement::InspectTenant),
+    (
+        "stead.admin.v1.TenantService/ListTenantLoads",
+        Requirement::InspectTenant,
+    ),
     ("stead.admin.v1.TenantService/ListTenants", Requirement::InspectTenant),
     ("stead.admin.v1.TenantService/MoveTenant", Requirement::OperateRegion),
-    ("stead.admin.v1.TenantService/UpdateTenant", Requirement::AdministerTenant),
+    (
+        "stead.admin.v1.TenantService/UpdateTenant",
+        Requirement::AdministerTenant,
+    ),
     ("stead.admin.v1.TenantService/VerifyTenant", Requirement::InspectTenant),
     ("stead.v1.DirectoryService/BatchLookup", Requirement::Member),
     ("stead.v1.DirectoryService/ListRegions", Requirement::Credential),

@@ -114,10 +114,13 @@ impl FromStr for AccessRole {
 fn tenant(role: &'static str, scope: &str) -> Result<TenantScope, InvalidRole> {
     match scope {
         "*" => Ok(TenantScope::All),
-        name => name.parse().map(TenantScope::Named).map_err(|error| InvalidRole::Scope {
-            role,
-            problem: format!("{error}; * stands for every tenant"),
-        }),
+        name => name
+            .parse()
+            .map(TenantScope::Named)
+            .map_err(|error| InvalidRole::Scope {
+                role,
+                problem: format!("{error}; * stands for every tenant"),
+            }),
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use stead_types::DirectoryVersion;
 
 use super::{
-    ApplyContext, AuditContext, Command, CallRecord,
+    ApplyContext, AuditContext, CallRecord, Command,
     command::{decode_version, encode_version},
     text,
 };

@@ -10,9 +10,9 @@ use stead_types::{
 };
 
 use super::{
-    Addresses, BulkMoveRequest, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster, LimitsUpdate,
-    MoveRequest, Pace, PromotionAdvance, PromotionRequest, CallRecord, Region, RegionLossUpdate, RehearsalRequest, RoleGrant,
-    limits,
+    Addresses, BulkMoveRequest, CallRecord, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster,
+    LimitsUpdate, MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate, RehearsalRequest,
+    RoleGrant, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -176,7 +176,6 @@ pub enum Command {
     /// Records calls of operators, such as those that a node has refused.
     RecordCalls(Vec<CallRecord>),
 }
-
 
 impl Command {
     /// Writes the command, its kind byte first, as a proposal carries it.

@@ -2,7 +2,7 @@ use stead_types::NodeId;
 
 use super::{
     super::{
-        Command, FEATURE_LEVEL_MAX, CallRecord, RecordedOutcome,
+        CallRecord, Command, FEATURE_LEVEL_MAX, RecordedOutcome,
         directory_test::{World, by, hex},
     },
     *,
@@ -50,13 +50,22 @@ fn role_is_bound_until_it_is_revoked() {
     world.apply(revoke("auditor")).unwrap();
     assert_eq!(roles(&world), ["tenant-reader:acme"]);
     world.apply(revoke("tenant-reader:acme")).unwrap();
-    assert_eq!(world.directory.view().role_bindings().after(None).count(), 0, "invariant 1");
+    assert_eq!(
+        world.directory.view().role_bindings().after(None).count(),
+        0,
+        "invariant 1"
+    );
     let records = world.directory.audit().newest_first();
     let actions: Vec<&str> = records.take(4).map(|record| &record.action[..]).collect();
     // A role that was there already changed nothing.
     assert_eq!(
         actions,
-        ["revoke tenant-reader:acme", "revoke auditor", "grant auditor", "grant tenant-reader:acme"]
+        [
+            "revoke tenant-reader:acme",
+            "revoke auditor",
+            "grant auditor",
+            "grant tenant-reader:acme"
+        ]
     );
 }
 
@@ -86,9 +95,7 @@ fn calls_are_in_audit_and_displace_no_change() {
         outcome: RecordedOutcome::Refused,
     };
     for _ in 0..1_200 {
-        world
-            .apply(Command::RecordCalls(vec![refusal(1), refusal(7)]))
-            .unwrap();
+        world.apply(Command::RecordCalls(vec![refusal(1), refusal(7)])).unwrap();
     }
     let audit = world.directory.audit();
     let refused = audit.newest_first().filter(|record| record.is_of_calls).count();

@@ -87,7 +87,12 @@ impl DirectoryView {
         let tenants = tenants.map(|tenant| DirectoryChange::Tenant(Box::new(Tenant::clone(tenant))));
         let settings = self.settings.map(DirectoryChange::Settings);
         let roles = self.role_bindings.as_changes();
-        regions.chain(nodes).chain(groups).chain(tenants).chain(settings).chain(roles)
+        regions
+            .chain(nodes)
+            .chain(groups)
+            .chain(tenants)
+            .chain(settings)
+            .chain(roles)
     }
 
     fn take_out(&mut self, number: TenantNumber) {

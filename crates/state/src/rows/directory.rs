@@ -19,9 +19,7 @@ use stead_types::TenantNumber;
 use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
     codec::{Malformed, Reader, Writer},
-    directory::{
-        ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem,
-    },
+    directory::{ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem},
 };
 
 const META: u8 = 0;

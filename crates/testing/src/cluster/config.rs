@@ -4,6 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use super::{
     DialMap, Plan, certificates,
+    credentials::{Credentials, EMERGENCY_ISSUER, ISSUER},
     layout::{Layout, Node},
 };
 
@@ -67,6 +68,17 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
             let file = file.map_or_else(Default::default, |file| file.to_string_lossy());
             line(format_args!("{key} = {}", quoted(&file)));
         }
+    }
+    if plan.asks_for_credentials {
+        let credentials = Credentials::of(plan);
+        let key = |issuer| quoted(&credentials.public_key(issuer).to_string_lossy());
+        line(format_args!(
+            "\n[auth]\nmode = \"required\"\nhttp_open = [\"/metrics\", \"/route\"]\ntoken_lifetime_max = \"30d\"\n\
+             issuers = [\n  {{ name = \"{ISSUER}\", public_key_file = {}, grants_roles = true }},\n  \
+             {{ name = \"{EMERGENCY_ISSUER}\", public_key_file = {}, emergency = true }},\n]",
+            key(ISSUER),
+            key(EMERGENCY_ISSUER)
+        ));
     }
     line(format_args!(
         "\n[storage]\nengine = {}\nsled_majority = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",

@@ -35,6 +35,9 @@ pub enum Error {
         /// The cluster's directory.
         data: PathBuf,
     },
+    /// Credentials could not be made.
+    #[error("cannot make the cluster's credentials: {0}")]
+    Credentials(String),
     /// A cluster without regions.
     #[error("a cluster has at least one region: name one, and how many nodes it has")]
     NoRegions,

@@ -43,6 +43,8 @@ pub struct Plan {
     pub engines: Vec<String>,
     /// Whether nodes and clients speak TLS, with certificates that are made in the directory; otherwise plain text.
     pub tls: bool,
+    /// Whether nodes ask callers for credentials; if not, everybody may do everything.
+    pub asks_for_credentials: bool,
 }
 
 /// A region with its nodes.

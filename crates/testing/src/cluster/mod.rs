@@ -8,6 +8,7 @@
 
 mod certificates;
 mod config;
+pub mod credentials;
 mod error;
 mod layout;
 mod links;
@@ -24,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+pub use credentials::Credentials;
 pub use error::Error;
 pub use layout::{Node, Plan, Region};
 pub use ports::Ports;
@@ -73,6 +75,9 @@ impl Cluster {
             certificates::ensure(&plan, &layout)?;
         }
         let links = Links::start(&plan, &layout).await?;
+        if plan.asks_for_credentials {
+            Credentials::of(&plan).make()?;
+        }
         let mut cluster = Self {
             plan,
             layout,
@@ -146,6 +151,11 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Returns the credentials of a cluster that asks for them.
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.plan.asks_for_credentials.then(|| Credentials::of(&self.plan))
     }
 
     /// Returns the nodes, running or not, region by region.

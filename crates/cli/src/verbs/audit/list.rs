@@ -30,12 +30,13 @@ impl List {
     }
 }
 
-fn value(record: &AuditRecord) -> serde_json::Value {
+pub(super) fn value(record: &AuditRecord) -> serde_json::Value {
     json!({
         "time": humantime::format_rfc3339_millis(record.time).to_string(),
         "who": record.who,
         "action": record.action,
         "subject": record.subject,
         "reason": record.reason,
+        "of_calls": record.of_calls,
     })
 }

@@ -36,6 +36,7 @@ pub(super) fn write(cluster: &Cluster, folder: &Path) -> Result<ContextFile, Com
     let tls = cluster.tls();
     for region in cluster.regions() {
         let of_region = Context {
+            token_file: cluster.credentials().map(|credentials| credentials.operator_token()),
             endpoints: cluster.endpoints(&region.name),
             region: Some(region.name.clone()),
             ca: tls.as_ref().map(|tls| tls.ca.clone()),

@@ -180,6 +180,7 @@ pub(super) fn plan(
         ports,
         engines: ENGINES.map(Into::into).into(),
         tls,
+        asks_for_credentials: tls,
     })
 }
 

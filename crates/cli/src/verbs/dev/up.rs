@@ -63,6 +63,9 @@ pub(super) struct Up {
     /// --json any free ports]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    /// Ask callers for no credentials: everybody may do everything
+    #[arg(long)]
+    plain: bool,
     /// For tests in any language: events on standard output, commands on standard input, one JSON object a line; ends
     /// when standard input does
     #[arg(long, conflicts_with_all = ["exit", "keep", "check"])]

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use stead_client::{
     Client, Config, Connect, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange,
-    TenantLimit, dial,
+    TenantLimit, TokenSource, dial,
 };
 use stead_testing::{Cluster, cluster, moves::MovingTenant};
 use tokio::{
@@ -42,6 +42,9 @@ impl World {
             config.region = Some(region.name.parse()?);
             config.connect = dial(cluster.dial(&region.name).clone());
             config.tls = cluster.tls();
+            if let Some(credentials) = cluster.credentials() {
+                config.token = TokenSource::file(credentials.operator_token())?;
+            }
             configs.insert(region.name.clone(), config);
         }
         Ok(Self {
@@ -85,6 +88,16 @@ impl World {
     /// Returns the connector of a region's clients, for channels that a step opens itself.
     pub(super) fn connector(&self, region: &str) -> anyhow::Result<Connect> {
         Ok(self.client_config(region)?.connector()?)
+    }
+
+    /// Returns a client with another token, or none, that leaves the forwarding to the region's nodes.
+    pub(super) async fn client_with_token(&self, region: &str, token: TokenSource) -> anyhow::Result<Client> {
+        let config = Config {
+            token,
+            nearest_only: true,
+            ..self.client_config(region)?
+        };
+        Ok(Client::connect(config).await?)
     }
 
     /// Returns a client that leaves the forwarding to the home to the region's nodes.

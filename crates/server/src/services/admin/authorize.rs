@@ -12,11 +12,7 @@ use stead_state::{
 use stead_types::{Error, GroupId, RegionName, TenantName};
 use tonic::Request;
 
-use crate::{
-    auth::Access,
-    host::Host,
-    services::call_metadata::access,
-};
+use crate::{auth::Access, host::Host, services::call_metadata::access};
 
 /// Checks that the caller sees a tenant.
 pub(crate) fn inspect_tenant<T>(request: &Request<T>, name: &str) -> Result<(), Error> {
@@ -70,7 +66,12 @@ pub(super) fn operate_group<T>(request: &Request<T>, host: &Host, group: u32) ->
 }
 
 /// Checks that the caller operates the regions of a tenant's home and of where it is to be moved.
-pub(super) fn move_tenant<T>(request: &Request<T>, host: &Host, name: &TenantName, to: &MoveTarget) -> Result<(), Error> {
+pub(super) fn move_tenant<T>(
+    request: &Request<T>,
+    host: &Host,
+    name: &TenantName,
+    to: &MoveTarget,
+) -> Result<(), Error> {
     let regions = host.directory_view.read(|view| {
         let home = home_region(view, name);
         let target = match to {

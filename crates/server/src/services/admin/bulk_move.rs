@@ -23,8 +23,8 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId, TenantNumber};
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, authorize, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by, drain_forks,
-    operation::message, readiness, target_check, tenant_move, to_status,
+    PAGE_DEFAULT, PAGE_MAX, authorize, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by,
+    drain_forks, operation::message, readiness, target_check, tenant_move, to_status,
 };
 use crate::host::Host;
 

@@ -36,7 +36,9 @@ use super::{
 };
 use crate::{
     admin_peers::is_peer_request,
+    auth::Access,
     host::{Host, HostedGroup},
+    services::call_metadata::access,
 };
 
 /// Longest time for a discard in the group's log.
@@ -143,7 +145,7 @@ impl ForkService {
             region: String::new(),
         };
         request.page_token = list.from.to_token(&request);
-        let answer = client.list_forks(to_leader(request.clone())).await;
+        let answer = client.list_forks(to_leader(request.clone(), &Access::node())).await;
         let answer = answer.map_err(|status| status::from_status(&status))?.into_inner();
         request.page_token = answer.next_page_token;
         let is_last = request.page_token.is_empty();
@@ -192,6 +194,7 @@ impl ForkService {
 
     async fn entries(&self, request: Request<ListForkEntriesRequest>) -> Result<ListForkEntriesResponse, Error> {
         let may_ask_peers = !is_peer_request(&request);
+        let access = access(&request)?;
         let request = request.into_inner();
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let from = fork_message::place(&request)?;
@@ -200,7 +203,7 @@ impl ForkService {
             Leader::Here(hosted) => hosted,
             Leader::At(_, channel) => {
                 let mut client = ForkServiceClient::new(channel);
-                let answer = client.list_fork_entries(to_leader(request)).await;
+                let answer = client.list_fork_entries(to_leader(request, &access)).await;
                 return answer
                     .map(Response::into_inner)
                     .map_err(|status| status::from_status(&status));
@@ -239,6 +242,7 @@ impl ForkService {
     async fn discard(&self, request: Request<DiscardForkRequest>) -> Result<DiscardForkResponse, Error> {
         let may_ask_peers = !is_peer_request(&request);
         let by = by(&request, &request.get_ref().reason);
+        let access = access(&request)?;
         let request = request.into_inner();
         convert::directory::reason(&request.reason)?;
         let tenant = self.tenant(&request.tenant).await?;
@@ -246,7 +250,7 @@ impl ForkService {
             Leader::Here(hosted) => self.discard_here(hosted, &tenant, request.fork, by).await,
             Leader::At(_, channel) => {
                 let mut client = ForkServiceClient::new(channel);
-                let answer = client.discard_fork(to_leader_for(request, &by)).await;
+                let answer = client.discard_fork(to_leader_for(request, &access, &by)).await;
                 answer
                     .map(Response::into_inner)
                     .map_err(|status| status::from_status(&status))

@@ -12,7 +12,8 @@ use tonic::{Request, metadata::MetadataValue};
 
 use super::WHO;
 use crate::{
-    admin_peers::peer_request,
+    admin_peers::{name_caller, peer_request},
+    auth::Access,
     host::{HostedGroup, storage_unavailable},
 };
 
@@ -20,15 +21,16 @@ use crate::{
 const LEADER_CALL_MAX: Duration = Duration::from_secs(8);
 
 /// Builds a request for the leader of a group, which may read a whole page or wait for two logs.
-pub(super) fn to_leader<T>(message: T) -> Request<T> {
+pub(super) fn to_leader<T>(message: T, access: &Access) -> Request<T> {
     let mut request = peer_request(message);
+    name_caller(&mut request, access);
     request.set_timeout(LEADER_CALL_MAX);
     request
 }
 
 /// Builds such a request for a caller: the audit log names who asked, not the node that has passed it on.
-pub(super) fn to_leader_for<T>(message: T, by: &AuditContext) -> Request<T> {
-    let mut request = to_leader(message);
+pub(super) fn to_leader_for<T>(message: T, access: &Access, by: &AuditContext) -> Request<T> {
+    let mut request = to_leader(message, access);
     if let Ok(who) = MetadataValue::try_from(&by.who) {
         request.metadata_mut().insert(WHO, who);
     }

@@ -35,7 +35,7 @@ use crate::{
     admin_peers::{is_peer_request, peer_request},
     host::{Host, HostedGroup},
     response::MESSAGE_DECODE_MAX,
-    services::replays,
+    services::{call_metadata::access, replays},
 };
 
 /// Bytes of the changes of one page, but for a single change that is longer.
@@ -115,6 +115,7 @@ impl Selection {
 pub(super) async fn replay(host: &Host, request: Request<ReplayForkRequest>) -> Result<ReplayForkResponse, Error> {
     let may_ask_peers = !is_peer_request(&request);
     let by = by(&request, &request.get_ref().reason);
+    let access = access(&request)?;
     let request = request.into_inner();
     convert::directory::reason(&request.reason)?;
     let selection = Selection::of(&request)?;
@@ -127,7 +128,7 @@ pub(super) async fn replay(host: &Host, request: Request<ReplayForkRequest>) -> 
         Leader::Here(hosted) => hosted,
         Leader::At(_, channel) => {
             let mut client = ForkServiceClient::new(channel);
-            let answer = client.replay_fork(to_leader_for(request, &by)).await;
+            let answer = client.replay_fork(to_leader_for(request, &access, &by)).await;
             return answer
                 .map(Response::into_inner)
                 .map_err(|status| status::from_status(&status));

@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status};
 
 use super::{PAGE_DEFAULT, PAGE_MAX, authorize, to_status};
 use crate::{
-    admin_peers::{await_response, is_peer_request, peer_request},
+    admin_peers::{await_response, is_peer_request, name_caller, peer_request},
     host::{self, Host},
+    services::call_metadata::access,
     successor,
 };
 
@@ -116,6 +117,7 @@ impl GroupService {
 
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<MoveLeaderResponse, Error> {
         let may_ask_peers = !is_peer_request(&request);
+        let access = access(&request)?;
         let request = request.into_inner();
         let known = self.group_in_view(request.group)?;
         let raft = self.0.raft_group(GroupId::new(request.group));
@@ -139,9 +141,9 @@ impl GroupService {
             .and_then(|leader| self.0.admin_address(NodeId::new(leader)))
             .ok_or_else(leaderless)?;
         let channel = self.0.admin_peers.channel(&leader).ok_or_else(leaderless)?;
-        let response = GroupServiceClient::new(channel)
-            .move_leader(peer_request(request))
-            .await;
+        let mut request = peer_request(request);
+        name_caller(&mut request, &access);
+        let response = GroupServiceClient::new(channel).move_leader(request).await;
         response
             .map(Response::into_inner)
             .map_err(|status| stead_api::status::from_status(&status))

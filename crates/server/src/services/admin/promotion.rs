@@ -163,7 +163,8 @@ fn respond<T>(result: Result<T, Error>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl promotion_service_server::PromotionService for PromotionService {
     async fn promote(&self, request: Request<PromoteRequest>) -> Result<Response<longrunning::Operation>, Status> {
-        authorize::promote(&request, &self.0, request.get_ref().selection.as_ref()).map_err(|error| to_status(&error))?;
+        authorize::promote(&request, &self.0, request.get_ref().selection.as_ref())
+            .map_err(|error| to_status(&error))?;
         respond(self.promote(request).await)
     }
 

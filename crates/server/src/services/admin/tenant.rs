@@ -28,12 +28,10 @@ use stead_types::{Durability, Error, ErrorKind, Jurisdiction, RegionName, Tenant
 use tonic::{Request, Response, Status};
 
 use super::{
-    PAGE_DEFAULT, PAGE_MAX, authorize, by, etag, parse_etag, tenant_loads, tenant_message::message, tenant_move, tenant_verify,
-    time, to_status,
+    PAGE_DEFAULT, PAGE_MAX, authorize, by, etag, parse_etag, tenant_loads, tenant_message::message, tenant_move,
+    tenant_verify, time, to_status,
 };
-use crate::{
-    admin_peers::is_peer_request, auth::Access, host::Host, services::call_metadata::access,
-};
+use crate::{admin_peers::is_peer_request, auth::Access, host::Host, services::call_metadata::access};
 
 /// Longest wait for this node's view to show a change that it has just made.
 const VIEW_WAIT: Duration = Duration::from_secs(3);

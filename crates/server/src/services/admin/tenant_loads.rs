@@ -14,8 +14,8 @@ use stead_types::{Error, NodeId, TenantName};
 use tokio::time::Instant;
 
 use crate::{
-    auth::Access,
     admin_peers::{await_response, peer_request},
+    auth::Access,
     host::Host,
     tenant_loads::{TenantLoad, WINDOW},
 };

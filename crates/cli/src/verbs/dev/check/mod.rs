@@ -29,6 +29,7 @@ mod promote;
 mod queue_head;
 mod reads;
 mod restart_all;
+mod roles;
 mod rotate;
 mod scan_consistent;
 mod seeds;
@@ -166,6 +167,10 @@ pub(super) enum Step {
     ForkedToken,
     /// A region killed under writes that another region confirms: none of those that were acknowledged is lost
     RemoteDurability,
+    /// Roles of callers hold by every way in every region; one that is taken away ends what runs with it
+    Roles,
+    /// Changes and refusals are in the audit log, with who and why
+    Audit,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -282,6 +287,8 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::ForkReplay => forks::replay(world).await,
         Step::ForkedToken => forks::token(world).await,
         Step::RemoteDurability => promote::remote(world).await,
+        Step::Roles => roles::run(world).await,
+        Step::Audit => roles::audit(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,

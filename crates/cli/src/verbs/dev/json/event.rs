@@ -81,6 +81,8 @@ pub(super) struct Region {
     dial: DialMap,
     /// Name of its context.
     context: String,
+    /// File with the bearer token of an operator; absent where none is needed.
+    token_file: Option<String>,
 }
 
 /// State that changes while the cluster runs.
@@ -131,12 +133,15 @@ impl Event {
 
 impl Region {
     pub(super) fn all(cluster: &Cluster, contexts: &ContextFile) -> Vec<Self> {
+        let credentials = cluster.credentials();
+        let token_file = credentials.map(|credentials| credentials.operator_token().display().to_string());
         let region = |region: &stead_testing::cluster::Region| Self {
             name: region.name.clone(),
             jurisdiction: region.jurisdiction.clone(),
             endpoints: cluster.endpoints(&region.name),
             dial: cluster.dial(&region.name).clone(),
             context: contexts.name(&region.name),
+            token_file: token_file.clone(),
         };
         cluster.regions().iter().map(region).collect()
     }
