@@ -68,6 +68,8 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("prometheus-client", &["server"]),
     ("tonic-health", &["server"]),
     ("tonic-reflection", &["server"]),
+    ("jsonwebtoken", &["server"]),
+    ("ring", &["server"]),
     ("sd-notify", &["server", "cli"]),
     ("hyper", &["server", "client"]),
     ("hyper-util", &["api", "server", "client"]),

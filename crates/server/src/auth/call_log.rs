@@ -17,12 +17,12 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Most different calls that are counted until the next report; the metrics count all.
 const CALLS_MAX: usize = 256;
 
-/// Counts of calls since the last report.
+/// CallCounts of calls since the last report.
 #[derive(Clone, Default)]
-pub(crate) struct CallLog(Arc<Mutex<Counts>>);
+pub(crate) struct CallLog(Arc<Mutex<CallCounts>>);
 
-/// Counts by outcome, caller, method and reason.
-type Counts = BTreeMap<Key, u64>;
+/// CallCounts by outcome, caller, method and reason.
+type CallCounts = BTreeMap<Key, u64>;
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -33,7 +33,7 @@ struct Key {
 }
 
 impl CallLog {
-    /// Counts a call.
+    /// CallCounts a call.
     pub(crate) fn record(&self, outcome: RecordedOutcome, caller: &Caller, method: &'static str, reason: &str) {
         let key = Key {
             outcome,

@@ -22,12 +22,12 @@ const RECORD_MAX: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Client of a region with a token of its own.
-struct Caller {
+struct TokenHolder {
     client: Client,
     identity: String,
 }
 
-async fn caller(world: &World, region: &str, roles: &[&str]) -> anyhow::Result<Caller> {
+async fn caller(world: &World, region: &str, roles: &[&str]) -> anyhow::Result<TokenHolder> {
     let cluster = world.cluster.lock().await;
     let credentials = cluster.credentials().context("it needs a cluster without --plain")?;
     drop(cluster);
@@ -37,7 +37,7 @@ async fn caller(world: &World, region: &str, roles: &[&str]) -> anyhow::Result<C
         .with_file_name(format!("{subject}.token"));
     credentials.make_token(&subject, roles, &file)?;
     let token = TokenSource::file(&file)?;
-    Ok(Caller {
+    Ok(TokenHolder {
         client: world.client_with_token(region, token).await?,
         identity: format!("token/{ISSUER}/{subject}"),
     })
