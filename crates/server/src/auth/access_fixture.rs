@@ -41,7 +41,7 @@ fn context(mode: AuthMode) -> Arc<AccessContext> {
         view: SharedDirectoryView::new(DirectoryView::default()),
         wall: Arc::new(|| 0),
         calls: CallLog::default(),
-        metrics: Arc::new(Metrics::of(&node)),
+        metrics: Arc::new(Metrics::of(&node, Arc::default())),
     })
 }
 
