@@ -117,6 +117,7 @@ impl World {
             ports: Ports::From(27_401),
             engines: vec!["fjall".into(), "fjall".into(), "sled".into()],
             tls: false,
+            asks_for_credentials: false,
         };
         prepare(&plan);
         let cluster = Cluster::start(plan.clone()).await.expect("a cluster can be started");

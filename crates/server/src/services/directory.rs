@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use stead_api::{
     convert,
     proto::v1::{
@@ -95,8 +95,12 @@ impl directory_service_server::DirectoryService for DirectoryService {
         let directory_view = self.host.directory_view.clone();
         let names = filter.into_iter().collect();
         let access = access(&request).map_err(|error| status::to_status(&error))?;
+        let ended = access.wait_for_end();
         let watcher = RouteWatcher::new(directory_view, RouteFilter { names, access }, from, self.stop.clone());
-        Ok(Response::new(Box::pin(watcher.into_messages())))
+        // A client watches again with its next token.
+        Ok(Response::new(Box::pin(
+            watcher.into_messages().take_until(Box::pin(ended)),
+        )))
     }
 
     async fn list_regions(

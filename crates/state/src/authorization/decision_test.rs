@@ -80,7 +80,7 @@ fn caller_without_roles_is_denied() {
         .filter(|(_, requirement)| could_satisfy([].into_iter(), *requirement))
         .map(|(path, _)| path.split_once('/').unwrap().1)
         .collect();
-    let needless = ["Check", "List", "Watch"];
+    let needless = ["Check", "Watch"];
     let with_credential = [
         "ServerReflectionInfo",
         "ServerReflectionInfo",

@@ -43,7 +43,6 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
     ("google.longrunning.Operations/ListOperations", Requirement::Inspect),
     ("google.longrunning.Operations/WaitOperation", Requirement::Inspect),
     ("grpc.health.v1.Health/Check", Requirement::Nothing),
-    ("grpc.health.v1.Health/List", Requirement::Nothing),
     ("grpc.health.v1.Health/Watch", Requirement::Nothing),
     (
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

@@ -19,7 +19,10 @@ use stead_api::{
     },
     status,
 };
-use stead_state::directory::{DirectoryView, Operation, OperationKind, OperationResult, SHOWN_FAILURES_MAX, StepName};
+use stead_state::{
+    authorization::Need,
+    directory::{DirectoryView, Operation, OperationKind, OperationResult, SHOWN_FAILURES_MAX, StepName},
+};
 use stead_types::{DirectoryVersion, Error, ErrorKind, TenantNumber};
 use tokio::{
     sync::watch,
@@ -29,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{bulk_move_message, place, promotion_message, region_name, region_seeds::seeds_at, time, to_status};
-use crate::host::Host;
+use crate::{auth::Access, host::Host, services::call_metadata::access};
 
 /// Longest time between two reads of an operation that is followed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -312,6 +315,8 @@ impl OperationService {
 struct OperationWatcher {
     service: OperationService,
     follower: OperationFollower,
+    /// Who asks; decided anew before each message.
+    access: Access,
     failed: bool,
 }
 
@@ -333,6 +338,10 @@ impl OperationWatcher {
                 () = self.service.stop.cancelled() => break Err(stopping()),
             }
         };
+        let read = read.and_then(|operation| {
+            self.access.check(&Need::Inspect)?;
+            Ok(operation)
+        });
         self.failed = read.is_err();
         let response = match read {
             Ok(operation) => {
@@ -360,6 +369,7 @@ impl operation_service_server::OperationService for OperationService {
         let watcher = OperationWatcher {
             service: self.clone(),
             follower: OperationFollower::new(self.host.clone(), id),
+            access: access(&request).map_err(|error| to_status(&error))?,
             failed: false,
         };
         Ok(Response::new(Box::pin(stream::unfold(watcher, OperationWatcher::next))))
