@@ -75,7 +75,8 @@ pub use admin::{
     PromotionPlan, PromotionProgress, PromotionReport, PromotionRequest, PromotionSelection, RegionInfo,
     RegionReadiness, RegionStatus, RehearsedTenant, ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Replica,
     RoleBinding, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantCopy, TenantDeletion, TenantInfo,
-    TenantLoad, TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification, VerifiedCopy,
+    TenantLoad, TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification, TopologyProgress,
+    TopologyRequest, VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

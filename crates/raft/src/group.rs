@@ -40,8 +40,12 @@ pub struct GroupMetrics {
     pub checkpoint: u64,
     /// Index up to which the log is purged.
     pub purged: u64,
-    /// The voters.
+    /// The voters; of both configurations while they change.
     pub voters: BTreeSet<NodeId>,
+    /// Whether the membership is a joint one: a change of voters has begun and not ended.
+    pub is_joint: bool,
+    /// Whether the membership is committed, as far as this node knows.
+    pub is_membership_committed: bool,
     /// The learners.
     pub learners: BTreeSet<NodeId>,
     /// On the leader: the index up to which each other node has the log.
@@ -144,6 +148,8 @@ impl Group {
             checkpoint: outside(metrics.snapshot),
             purged: outside(metrics.purged),
             voters: nodes(&mut members.voter_ids()),
+            is_joint: members.get_joint_config().len() > 1,
+            is_membership_committed: metrics.membership_config.log_id().as_ref() <= metrics.local_committed.as_ref(),
             learners: nodes(&mut members.learner_ids()),
             replicated: replicated
                 .map(|(node, matching)| (NodeId::new(*node), outside(*matching)))
@@ -193,32 +199,45 @@ impl Group {
         }
     }
 
-    /// Changes the voters to exactly these nodes. New ones first catch up as learners; those left out leave the group.
-    /// Only one change runs at a time: another one meanwhile is rejected.
+    /// Adds a node that gets the log and does not vote. That it has any of it is for the node itself to say.
+    ///
+    /// # Errors
+    ///
+    /// When this node does not lead, or another change is in flight.
+    pub async fn add_learner(&self, node: NodeId) -> Result<(), ChangeError> {
+        let added = self.member.raft.add_learner(node.get(), (), false).await;
+        added.map(drop).map_err(refused)
+    }
+
+    /// Removes nodes that do not vote.
+    ///
+    /// # Errors
+    ///
+    /// When this node does not lead, or another change is in flight.
+    pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let nodes = nodes.into_iter().map(NodeId::get).collect();
+        self.change(ChangeMembers::RemoveNodes(nodes)).await
+    }
+
+    /// Changes the voters to exactly these nodes, which are voters or learners; those left out leave the group. It also
+    /// ends a change that an earlier leader has begun. Only one change runs at a time: another one meanwhile is rejected.
     ///
     /// # Errors
     ///
     /// When this node does not lead, or another change came in between.
-    pub async fn change_membership(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let voters = voters.into_iter().map(NodeId::get).collect();
+        self.change(ChangeMembers::ReplaceAllVoters(voters)).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, ()>) -> Result<(), ChangeError> {
         let raft = &self.member.raft;
-        let known: BTreeSet<u64> = {
-            let metrics = raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.membership_config.nodes().map(|(node, ())| *node).collect()
-        };
-        let voters: BTreeSet<u64> = voters.into_iter().map(NodeId::get).collect();
-        for new in voters.difference(&known) {
-            raft.add_learner(*new, (), true).await.map_err(refused)?;
-        }
         let last = *raft.server_metrics().borrow_watched().membership_config.log_id();
         let expected = Precondition::LastMembershipLogId {
             last_membership_log_id: last,
         };
-        let change = ChangeMembers::ReplaceAllVoters(voters);
-        raft.change_membership_if(change, false, [expected])
-            .await
-            .map_err(refused)?;
-        Ok(())
+        let changed = raft.change_membership_if(change, false, [expected]).await;
+        changed.map(drop).map_err(refused)
     }
 
     /// Stops the group on this node. Its log and its machine stay.

@@ -57,8 +57,8 @@ pub(crate) enum VoterState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this node has rows or entries of group {0}, but not its vote: its Raft log was lost or exchanged; restore the log \
-     from a backup of the same time (a node without it could vote twice, and help to elect a leader that lacks \
-     acknowledged entries; this version cannot replace it)"
+     from a backup of the same time, or replace the node with `stead node replace` and start it with an empty data directory \
+     (a node without its log could vote twice, and help to elect a leader that lacks acknowledged entries)"
 )]
 pub(crate) struct LogLost(pub(crate) GroupId);
 
@@ -66,8 +66,8 @@ pub(crate) struct LogLost(pub(crate) GroupId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{owner} has data of group {group}, but this node has none: its disk was lost or exchanged, or its data directory \
-     is another one; start it with its former data (a node without them could help to elect a leader that lacks \
-     acknowledged entries; this version cannot replace it)"
+     is another one; start it with its former data, or replace it: `stead node replace`, then start it with an empty data \
+     directory and --join (a node without its data could help to elect a leader that lacks acknowledged entries)"
 )]
 pub(crate) struct DiskLost {
     pub(crate) group: GroupId,

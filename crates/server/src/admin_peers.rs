@@ -31,6 +31,11 @@ impl AdminPeers {
         }
     }
 
+    /// Returns the function that dials.
+    pub(crate) fn connect(&self) -> Connect {
+        self.connect.clone()
+    }
+
     /// Returns the channel to an address, or `None` if the address is invalid.
     pub(crate) fn channel(&self, address: &str) -> Option<Channel> {
         let mut channels = self.channels.lock();

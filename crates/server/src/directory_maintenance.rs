@@ -5,7 +5,9 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use stead_state::directory::{AuditContext, Command, Directory, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN, InitialCluster};
+use stead_state::directory::{
+    AuditContext, Command, Directory, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN, InitialCluster, TopologyCommand,
+};
 use stead_store::group_rows::IncompleteChange;
 use stead_types::{NodeId, TenantNumber};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -157,6 +159,10 @@ impl DirectoryMaintenance {
             if let Some(operation) = directory.due_bulk_move(now) {
                 let unreachable = unreachable(directory, heard_of.as_deref());
                 return Some(Command::AdvanceBulkMove(operation, unreachable));
+            }
+            let unreachable = unreachable(directory, heard_of.as_deref());
+            if let Some(operation) = directory.due_topology_change(&unreachable) {
+                return Some(Command::Topology(TopologyCommand::Advance(operation, unreachable)));
             }
             self.is_level_due(directory, &supporting).then(|| {
                 let by = AuditContext {

@@ -1,8 +1,8 @@
 //! Life of a node: open, bind, build, spawn, wait, drain.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, task::Poll, time::Duration};
 
-use stead_raft::{BlockingMode, Clocks};
+use stead_raft::Clocks;
 use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
 };
@@ -23,11 +23,13 @@ use crate::{
     disk::{self, DiskRoom},
     environment::Environment,
     host::{self, Host, HostedGroup, HostedGroups, Readiness, ReadinessSubjects},
-    http,
+    hosted_groups, http,
+    identity::{self, Claim},
     lease::NodeLeases,
     lease_tasks::{lease_left, spawn_renewal},
     lease_transfer, listener,
     metrics::Metrics,
+    raft_config,
     services::{
         self, DataServices,
         admin::{readiness_check, region_loss_check},
@@ -36,6 +38,7 @@ use crate::{
     storage_threads,
     supervisor::Supervisor,
     tls::NodeTls,
+    voter_changes,
 };
 
 /// Longest time for forwarded operations to end when the node stops. Other nodes' streams of Raft and of the feed
@@ -45,9 +48,6 @@ const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
 /// Most checks at a stop whether the storage is still in use, and the pause between them.
 const CLOSE_CHECKS_MAX: u32 = 100;
 const CLOSE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Least time between two rebuilds of rows: rows that differ again so soon would differ after another rebuild too.
-const REBUILD_INTERVAL_MIN: Duration = Duration::from_secs(3600);
 
 /// Error of a node that stopped itself or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,12 +91,24 @@ pub enum Error {
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
+    /// The node must not run.
+    #[error(transparent)]
+    Identity(#[from] identity::Refusal),
     /// Storage, a group or a task failed while the node ran.
     #[error("the node stopped after a failure")]
     Failed(#[from] NodeFailure),
 }
 
-/// Runs a node until the token fires or something fails. `ready` is called once everything is bound and started.
+/// Reason for which a run of a node has ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// The token has fired.
+    Stopped,
+    /// The node votes in other groups from here on: it is to be run again.
+    GroupsChanged,
+}
+
+/// Runs a node until the token fires, its groups change or something fails. `ready` is called once everything is bound and started.
 ///
 /// # Errors
 ///
@@ -107,13 +119,13 @@ pub async fn run(
     disk: Option<Disk>,
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
-) -> Result<(), Error> {
+) -> Result<RunEnd, Error> {
     let health = environment.health.clone();
     let tls = NodeTls::load(&config)?;
     let (store, stored) = storage::open_storage(&config, disk, &health)?;
     let tls = tls.with_view(stored.directory_view.clone());
     let environment = tls.over(environment);
-    let raft = stead_raft::Node::new(raft_config(&config, &environment, &store, &stored.directory_view));
+    let raft = stead_raft::Node::new(raft_config::of(&config, &environment, &store, &stored.directory_view));
     let mut supervisor = Supervisor::new(CancellationToken::new(), health.clone());
     let shutdown_timeout = config.shutdown_timeout;
     let resources = NodeResources {
@@ -132,8 +144,9 @@ pub async fn run(
         store.set_aside_failed_rows()?;
         return Err(failure.into());
     }
-    result?;
-    close(store)
+    let end = result?;
+    close(store)?;
+    Ok(end)
 }
 
 /// Resources that outlive the work of a node, however that ends.
@@ -153,7 +166,7 @@ impl NodeResources<'_> {
         stored: StoredState,
         stop: &CancellationToken,
         ready: impl FnOnce() + Send,
-    ) -> Result<(), Error> {
+    ) -> Result<RunEnd, Error> {
         let Self {
             store,
             raft,
@@ -163,6 +176,14 @@ impl NodeResources<'_> {
         let health = &environment.health;
         let limits = ConnectionLimits::of(environment.resources.descriptors_max)?;
         let bound = BoundListeners::bind(&config, environment).await?;
+        let claim = Claim {
+            node: config.node.id,
+            process: identity::process_number(environment),
+            version: stored.directory_view.version(),
+        };
+        let former = identity::former_address(&config, &stored.directory_view);
+        identity::check(&claim, &former, &environment.connect).await?;
+        let hosted = stored.hosted.clone();
         let bound = {
             let mut restoring = Box::pin(stored.restore(raft, store));
             if let Poll::Ready(restored) = futures::poll!(&mut restoring) {
@@ -175,7 +196,7 @@ impl NodeResources<'_> {
                 tokio::select! {
                     restored = restoring => restored?,
                     failure = health.wait_for_failure() => return Err(failure.into()),
-                    () = stop.cancelled() => return Ok(()),
+                    () = stop.cancelled() => return Ok(RunEnd::Stopped),
                 }
                 BoundListeners::bind(&config, environment).await?
             }
@@ -190,17 +211,23 @@ impl NodeResources<'_> {
         }
         info!(node = %parts.host.config.node.id, region = %parts.host.config.node.region, "started");
         ready();
+        let end = tokio::select! {
+            _failure = health.wait_for_failure() => return Ok(RunEnd::Stopped),
+            () = supervisor.run() => return Ok(RunEnd::Stopped),
+            changed = hosted_groups::wait_for_change(&parts.host, &hosted) => {
+                changed?;
+                info!("this node votes in other groups from here on: it starts again with them");
+                RunEnd::GroupsChanged
+            }
+            () = stop.cancelled() => RunEnd::Stopped,
+        };
         tokio::select! {
-            _failure = health.wait_for_failure() => {}
+            () = host::drain(&parts.host, &parts.raft) => {}
+            // Operations that arrive meanwhile are forwarded, over links whose tasks may have to be started first.
             () = supervisor.run() => {}
-            () = stop.cancelled() => tokio::select! {
-                () = host::drain(&parts.host, &parts.raft) => {}
-                // Operations that arrive meanwhile are forwarded, over links whose tasks may have to be started first.
-                () = supervisor.run() => {}
-                _failure = health.wait_for_failure() => {}
-            },
+            _failure = health.wait_for_failure() => {}
         }
-        Ok(())
+        Ok(end)
     }
 }
 
@@ -315,13 +342,17 @@ impl NodeParts {
             log_sync_latency: Box::new(move || log.sync_latency()),
             disk_room,
             resources: environment.resources,
+            voter_changes: voter_changes::VoterChangeWaits::default(),
+            process: identity::process_number(environment),
             config,
         });
         spawn_renewal(&host, supervisor);
         lease_transfer::spawn(&host, supervisor);
         disk::spawn(&host, supervisor);
         auth::spawn(&host, supervisor);
-        let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms());
+        voter_changes::spawn(&host, supervisor);
+        hosted_groups::spawn_address_update(&host, supervisor);
+        let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms(), host.config.node.id);
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
             spawn_directory_tasks(&host, initial, supervisor);
@@ -415,43 +446,6 @@ pub(crate) fn initial_cluster(config: &ValidatedConfig) -> InitialCluster {
         regions: config.regions.clone(),
         nodes: config.members.iter().map(node).collect(),
         groups_per_region: config.groups_per_region,
-    }
-}
-
-fn raft_config(
-    config: &ValidatedConfig,
-    environment: &Environment,
-    store: &Store,
-    directory_view: &SharedDirectoryView,
-) -> stead_raft::Config {
-    let first: BTreeMap<NodeId, String> = config
-        .members
-        .iter()
-        .map(|member| (member.id, member.peer.clone()))
-        .collect();
-    let directory_view = directory_view.clone();
-    let resolve = move |node: NodeId| {
-        let known = directory_view.read(|view| view.node(node).map(|node| node.addresses.peer.clone()));
-        known
-            .filter(|address| !address.is_empty())
-            .or_else(|| first.get(&node).cloned())
-    };
-    let time_since_rebuild = store.time_since_rebuild();
-    let spool: Option<PathBuf> = store.dir.as_ref().map(|_| config.data_dir.join("snapshots"));
-    stead_raft::Config {
-        node: config.node.id,
-        log: store.log.clone(),
-        connect: environment.connect.clone(),
-        resolve: Arc::new(resolve),
-        clocks: environment.clocks.clone(),
-        blocking: if environment.threads {
-            BlockingMode::Pool
-        } else {
-            BlockingMode::Inline
-        },
-        spool,
-        limits: environment.retention.log,
-        may_rebuild: Arc::new(move || time_since_rebuild().is_none_or(|time| time > REBUILD_INTERVAL_MIN)),
     }
 }
 

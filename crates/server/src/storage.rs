@@ -4,27 +4,29 @@
 //!   log, vote ── whole ──> rows open, readable? ──no──> set aside, new rows ──> from the log, or from other voters
 //! ```
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use stead_raft::{GroupConfig, Timing};
 use stead_replication::SharedDirectoryView;
-use stead_state::directory::{Group, InitialCluster};
+use stead_state::directory::Group;
 use stead_store::{
     Config as StoreConfig, Disk, StorageLocation, Store,
     directory::DirectoryMachine,
     directory_view::DirectoryViewRows,
     engine::{Kind, is_damage},
+    group_rows,
     health::Health,
-    log::{LogStore, raft_engine},
+    log::raft_engine,
     machine::Machine,
     shard::ShardMachine,
 };
 use stead_types::{GroupId, Incarnation, NodeId};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     config::ValidatedConfig,
-    node::{Error, initial_cluster},
+    hosted_groups::{HostedSet, first_groups},
+    node::Error,
 };
 
 /// Sizes of the Raft log's files, in bytes.
@@ -79,41 +81,42 @@ pub(crate) struct StoredState {
     /// Groups and state machines of the data groups in which this node votes: from the view, or, on a new node, from
     /// the configuration.
     pub(crate) data: Vec<(GroupConfig, Arc<ShardMachine>)>,
+    /// The groups that are opened.
+    pub(crate) hosted: HostedSet,
+    /// Nodes from which rows of each group can be restored.
+    sources: BTreeMap<GroupId, Vec<NodeId>>,
 }
 
 impl StoredState {
     fn open(config: &ValidatedConfig, store: &Store) -> Result<Self, Error> {
-        let initial = initial_cluster(config);
         let directory_view_rows = DirectoryViewRows::new(store.engine.clone());
-        let directory_view = SharedDirectoryView::new(
-            directory_view_rows
-                .load()
-                .map_err(|error| Error::Unreadable(error.into()))?,
-        );
+        let view = directory_view_rows.load();
+        let view = view.map_err(|error| Error::Unreadable(error.into()))?;
+        let hosted = HostedSet::of(config, &view);
+        let directory_view = SharedDirectoryView::new(view);
+        erase_left_groups(config, store, &directory_view)?;
+        // A group that is opened for the first time is in the view on the disk from then on.
+        let logs = store.log.groups();
+        let is_new = |group: GroupId| !logs.contains(&group);
+        let has_view = directory_view.read(|view| view.groups().next().is_some());
+        if has_view && hosted.groups().any(is_new) {
+            store.engine.checkpoint().map_err(|error| Error::Unreadable(error.into()))?;
+        }
         let known: Vec<Group> = directory_view.read(|view| view.groups().cloned().collect());
-        let known = if known.is_empty() { initial.groups() } else { known };
-        let directory_voters = directory_voters(&known, &initial);
-        let incarnation = directory_incarnation(&known);
-        let mine = known
-            .into_iter()
-            .filter(|group| group.region.is_some() && group.voters.contains(&config.node.id));
+        let known = if known.is_empty() { first_groups(config) } else { known };
+        let directory = known.iter().find(|group| group.number == GroupId::DIRECTORY);
+        let directory_voters = directory.map(|group| group.voters.clone()).unwrap_or_default();
+        let incarnation = directory.map_or(Incarnation::FIRST, |group| group.incarnation);
+        let sources = known.iter().map(|group| (group.number, group.voters.clone())).collect();
         let mut data = Vec::new();
-        for group in mine {
+        for group in known.iter().filter(|group| group.region.is_some() && group.is_on(config.node.id)) {
             let machine = ShardMachine::open(store.engine.clone(), store.background.clone(), group.number);
             let machine = Arc::new(machine.map_err(|error| Error::Unreadable(error.into()))?);
-            let group = GroupConfig {
-                group: group.number,
-                incarnation: group.incarnation,
-                voters: group.voters,
-                timing: Timing::Region,
-            };
-            data.push((group, machine));
+            data.push((group_config(config, group, Timing::Region), machine));
         }
-        let directory = match directory_group(config, &directory_voters, incarnation) {
-            None => {
-                forget_directory(&*store.log, incarnation);
-                None
-            }
+        let own = directory.filter(|group| group.is_on(config.node.id));
+        let directory = match own.map(|group| group_config(config, group, hosted.directory_timing())) {
+            None => None,
             Some(group) => {
                 if incarnation > Incarnation::FIRST {
                     info!(
@@ -132,6 +135,8 @@ impl StoredState {
             directory_voters,
             directory,
             data,
+            hosted,
+            sources,
         })
     }
 
@@ -144,7 +149,12 @@ impl StoredState {
         let target = store.rebuild_target()?;
         let all = directory.chain(data).map(|(group, machine)| {
             let min_index = target.filter(|(of, _)| *of == group.group).map(|(_, index)| index);
-            raft.restore(group, machine, min_index)
+            let voters = self.sources.get(&group.group).cloned().unwrap_or_default();
+            let group = GroupConfig {
+                voters,
+                ..group.clone()
+            };
+            async move { raft.restore(&group, machine, min_index).await }
         });
         futures::future::try_join_all(all).await?;
         Ok(store.finish_rebuild()?)
@@ -169,66 +179,34 @@ fn open_store(config: &ValidatedConfig, disk: Option<Disk>, health: &Health) -> 
     })?)
 }
 
-/// Returns the voters of the directory: those that are stored hold, whatever a file says that was edited since, because a
-/// group whose voters differ from node to node has no majority that means anything.
-fn directory_voters(known: &[Group], initial: &InitialCluster) -> Vec<NodeId> {
-    let configured = initial.directory_voters();
-    let stored = known.iter().find(|group| group.number == GroupId::DIRECTORY);
-    let Some(stored) = stored.filter(|stored| stored.voters != configured) else {
-        return configured;
+/// Erases rows and logs of groups that this node has left, by its view: a log that nobody extends would keep the log's files
+/// for ever. The view on the disk has a group before the group is opened, so that one that is not in it was left.
+fn erase_left_groups(config: &ValidatedConfig, store: &Store, view: &SharedDirectoryView) -> Result<(), Error> {
+    let is_left = |group: &GroupId| {
+        view.read(|view| {
+            let has_groups = view.groups().next().is_some();
+            has_groups && view.group(*group).is_none_or(|group| !group.is_on(config.node.id))
+        })
     };
-    let numbers = |voters: &[NodeId]| voters.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
-    warn!(
-        stored = numbers(&stored.voters),
-        configured = numbers(&configured),
-        "cluster.initial differs from the stored membership: the directory keeps the voters that are stored, and the file \
-         changes nothing"
-    );
-    stored.voters.clone()
-}
-
-/// Returns the directory's incarnation, as it is stored.
-fn directory_incarnation(known: &[Group]) -> Incarnation {
-    let stored = known.iter().find(|group| group.number == GroupId::DIRECTORY);
-    stored.map_or(Incarnation::FIRST, |stored| stored.incarnation)
-}
-
-/// Erases the log of a voter that a recovery of the directory has left out: its records would keep the log's files for
-/// ever, and it never votes again.
-fn forget_directory(log: &dyn LogStore, incarnation: Incarnation) {
-    if incarnation > Incarnation::FIRST && log.groups().contains(&GroupId::DIRECTORY) {
-        info!(
-            incarnation = incarnation.0,
-            "the directory was recovered without this node, which votes there no more: its log of the directory is erased"
-        );
+    for group in store.log.groups().into_iter().filter(is_left) {
+        info!(%group, "this node votes in the group no more: its rows and its log are erased");
+        group_rows::erase(&*store.engine, group).map_err(|error| Error::Unreadable(error.into()))?;
         // A failure is the log's, which reports it.
-        log.erase(GroupId::DIRECTORY, Box::new(drop));
+        store.log.erase(group, Box::new(drop));
     }
+    Ok(())
 }
 
-/// Returns the directory's group, if this node votes in it.
-fn directory_group(config: &ValidatedConfig, voters: &[NodeId], incarnation: Incarnation) -> Option<GroupConfig> {
-    if !voters.contains(&config.node.id) {
-        return None;
-    }
-    let regions: std::collections::BTreeSet<_> = config
-        .members
-        .iter()
-        .filter(|member| voters.contains(&member.id))
-        .map(|member| &member.region)
-        .collect();
-    let rtt_ms_max = u32::try_from(config.directory_rtt_max.as_millis()).unwrap_or(u32::MAX);
-    let timing = if regions.len() > 1 {
-        Timing::Wide { rtt_ms_max }
-    } else {
-        Timing::Region
-    };
-    Some(GroupConfig {
-        group: GroupId::DIRECTORY,
-        incarnation,
-        voters: voters.to_vec(),
+/// Returns the configuration of a group on this node: one that votes begins with the others, one that will vote is added by
+/// its leader.
+fn group_config(config: &ValidatedConfig, group: &Group, timing: Timing) -> GroupConfig {
+    let votes = group.voters.contains(&config.node.id);
+    GroupConfig {
+        group: group.number,
+        incarnation: group.incarnation,
+        voters: if votes { group.voters.clone() } else { Vec::new() },
         timing,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -244,7 +222,7 @@ mod tests {
     use stead_types::{DirectoryVersion, Incarnation};
 
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, node::initial_cluster};
 
     /// Engine whose rows cannot be read.
     struct UnreadableEngine(fn() -> io::Error);

@@ -8,6 +8,7 @@ pub mod freshness;
 pub mod lease;
 pub mod lineage;
 pub mod logged_time;
+pub mod membership;
 pub mod reconcile;
 pub mod routing;
 pub mod rows;

@@ -32,4 +32,5 @@ mod settings;
 mod stop;
 mod tls;
 mod tokens;
+mod topology;
 mod watch;

@@ -5,7 +5,9 @@ use prost_types::Any;
 use stead_types::{Error, TenantName};
 
 use super::id;
-use crate::proto::admin::v1::{BulkMoveResponse, MoveTenantResponse, OperationMetadata, PromoteResponse};
+use crate::proto::admin::v1::{
+    BulkMoveResponse, MoveTenantResponse, OperationMetadata, PromoteResponse, TopologyResponse,
+};
 
 /// Collection of all operations, and what their names begin with.
 pub const COLLECTION: &str = "operations";
@@ -17,6 +19,8 @@ const MOVE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.MoveTenantR
 const BULK_MOVE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.BulkMoveResponse";
 /// Type of the response of a promotion.
 const PROMOTE_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.PromoteResponse";
+/// Type of the response of a change of nodes or regions.
+const TOPOLOGY_RESPONSE_TYPE: &str = "type.googleapis.com/stead.admin.v1.TopologyResponse";
 
 /// Filter of a list of operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +113,19 @@ pub fn pack_bulk_move_response(response: &BulkMoveResponse) -> Any {
 /// Unpacks what [`pack_bulk_move_response`] packed; `None` for another type.
 pub fn unpack_bulk_move_response(any: &Any) -> Option<BulkMoveResponse> {
     unpack(any, BULK_MOVE_RESPONSE_TYPE)
+}
+
+/// Packs the response of a change of nodes or regions.
+pub fn pack_topology_response(response: &TopologyResponse) -> Any {
+    Any {
+        type_url: TOPOLOGY_RESPONSE_TYPE.to_owned(),
+        value: response.encode_to_vec(),
+    }
+}
+
+/// Unpacks what [`pack_topology_response`] packed; `None` for another type.
+pub fn unpack_topology_response(any: &Any) -> Option<TopologyResponse> {
+    unpack(any, TOPOLOGY_RESPONSE_TYPE)
 }
 
 /// Packs the response of a promotion.

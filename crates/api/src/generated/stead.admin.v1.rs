@@ -5576,6 +5576,9 @@ pub struct Group {
     /// Status of the group; absent if no voter responded.
     #[prost(message, optional, tag = "6")]
     pub status: ::core::option::Option<GroupStatus>,
+    /// Numbers of the nodes that will vote, while the voters change; empty otherwise.
+    #[prost(uint64, repeated, tag = "7")]
+    pub next_voters: ::prost::alloc::vec::Vec<u64>,
 }
 impl ::prost::Name for Group {
     const NAME: &'static str = "Group";
@@ -5617,6 +5620,9 @@ pub struct GroupStatus {
     /// where it has one or needs none.
     #[prost(message, optional, tag = "8")]
     pub no_lease_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// What a change of its voters waits for, on its leader; empty if there is none or it does not wait.
+    #[prost(string, tag = "9")]
+    pub voter_change_waits: ::prost::alloc::string::String,
 }
 impl ::prost::Name for GroupStatus {
     const NAME: &'static str = "GroupStatus";
@@ -8152,6 +8158,889 @@ pub mod promotion_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Request of AddNode.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddNodeRequest {
+    /// Name of the node, unique in the cluster.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Name of its region.
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    /// Whether it only votes in the directory.
+    #[prost(bool, tag = "3")]
+    pub witness: bool,
+    /// Reason for the audit log.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for AddNodeRequest {
+    const NAME: &'static str = "AddNodeRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.AddNodeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.AddNodeRequest".into()
+    }
+}
+/// Request of ReplaceNode.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplaceNodeRequest {
+    /// Name or number of the node that goes.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Name of the node that comes; empty: the name of the one that goes, for the same machine with a new disk.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Reason for the audit log.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ReplaceNodeRequest {
+    const NAME: &'static str = "ReplaceNodeRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ReplaceNodeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ReplaceNodeRequest".into()
+    }
+}
+/// Request of RemoveNode.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveNodeRequest {
+    /// Name or number of the node.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Whether groups may be left able to lose fewer nodes than before.
+    #[prost(bool, tag = "2")]
+    pub accept_less: bool,
+    /// Reason for the audit log.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RemoveNodeRequest {
+    const NAME: &'static str = "RemoveNodeRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RemoveNodeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RemoveNodeRequest".into()
+    }
+}
+/// Request of AddRegion.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddRegionRequest {
+    /// Name of the region.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Jurisdiction of its data, such as `EU`.
+    #[prost(string, tag = "2")]
+    pub jurisdiction: ::prost::alloc::string::String,
+    /// Names of its first nodes, 1 to 16.
+    #[prost(string, repeated, tag = "3")]
+    pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Reason for the audit log.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for AddRegionRequest {
+    const NAME: &'static str = "AddRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.AddRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.AddRegionRequest".into()
+    }
+}
+/// Request of RemoveRegion.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRegionRequest {
+    /// Name of the region.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Reason for the audit log.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RemoveRegionRequest {
+    const NAME: &'static str = "RemoveRegionRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RemoveRegionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RemoveRegionRequest".into()
+    }
+}
+/// Request of RestoreDirectory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreDirectoryRequest {
+    /// Reason for the audit log.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RestoreDirectoryRequest {
+    const NAME: &'static str = "RestoreDirectoryRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.RestoreDirectoryRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.RestoreDirectoryRequest".into()
+    }
+}
+/// Progress of a change of nodes or regions.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopologyProgress {
+    /// What it does, for people.
+    #[prost(string, tag = "1")]
+    pub summary: ::prost::alloc::string::String,
+    /// Names of announced nodes that have not joined yet.
+    #[prost(string, repeated, tag = "2")]
+    pub awaited: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Number of changes of groups' voters that it has begun.
+    #[prost(uint32, tag = "3")]
+    pub voter_changes: u32,
+    /// Number of those that are done.
+    #[prost(uint32, tag = "4")]
+    pub voter_changes_done: u32,
+    /// What it waits for, as far as the asked node knows.
+    #[prost(string, repeated, tag = "5")]
+    pub waits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for TopologyProgress {
+    const NAME: &'static str = "TopologyProgress";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.TopologyProgress".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.TopologyProgress".into()
+    }
+}
+/// Response of a change of nodes or regions that has succeeded.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopologyResponse {
+    /// What it has done, for people.
+    #[prost(string, tag = "1")]
+    pub summary: ::prost::alloc::string::String,
+}
+impl ::prost::Name for TopologyResponse {
+    const NAME: &'static str = "TopologyResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.TopologyResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.TopologyResponse".into()
+    }
+}
+/// Generated client implementations.
+pub mod topology_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Topology: changes of the cluster's nodes and regions, each a long-running operation with TopologyProgress in its
+    /// metadata and TopologyResponse as its response. CONFLICT says why one cannot begin, and what to do.
+    #[derive(Debug, Clone)]
+    pub struct TopologyServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TopologyServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TopologyServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TopologyServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TopologyServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Announces a node, which then joins under its name, and lets it vote where that allows the loss of one more.
+        pub async fn add_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/AddNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TopologyService", "AddNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Announces a node that takes the place of another one, alive or lost. The new one has a number of its own.
+        pub async fn replace_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplaceNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/ReplaceNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.TopologyService", "ReplaceNode"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a node, alive or lost.
+        pub async fn remove_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/RemoveNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TopologyService", "RemoveNode"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Adds a region with its first nodes, which then join; tenants are followed there as their policies say.
+        pub async fn add_region(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/AddRegion",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TopologyService", "AddRegion"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a region in which no tenant is at home, once its groups have erased what they followed.
+        pub async fn remove_region(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/RemoveRegion",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.TopologyService", "RemoveRegion"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives the directory the voters that the nodes allow, for instance after its recovery with one voter.
+        pub async fn restore_directory(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/RestoreDirectory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.admin.v1.TopologyService", "RestoreDirectory"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod topology_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TopologyServiceServer.
+    #[async_trait]
+    pub trait TopologyService: std::marker::Send + std::marker::Sync + 'static {
+        /// Announces a node, which then joins under its name, and lets it vote where that allows the loss of one more.
+        async fn add_node(
+            &self,
+            request: tonic::Request<super::AddNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Announces a node that takes the place of another one, alive or lost. The new one has a number of its own.
+        async fn replace_node(
+            &self,
+            request: tonic::Request<super::ReplaceNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Removes a node, alive or lost.
+        async fn remove_node(
+            &self,
+            request: tonic::Request<super::RemoveNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Adds a region with its first nodes, which then join; tenants are followed there as their policies say.
+        async fn add_region(
+            &self,
+            request: tonic::Request<super::AddRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Removes a region in which no tenant is at home, once its groups have erased what they followed.
+        async fn remove_region(
+            &self,
+            request: tonic::Request<super::RemoveRegionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Gives the directory the voters that the nodes allow, for instance after its recovery with one voter.
+        async fn restore_directory(
+            &self,
+            request: tonic::Request<super::RestoreDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+    }
+    /// Topology: changes of the cluster's nodes and regions, each a long-running operation with TopologyProgress in its
+    /// metadata and TopologyResponse as its response. CONFLICT says why one cannot begin, and what to do.
+    #[derive(Debug)]
+    pub struct TopologyServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TopologyServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TopologyServiceServer<T>
+    where
+        T: TopologyService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/stead.admin.v1.TopologyService/AddNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddNodeSvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::AddNodeRequest>
+                    for AddNodeSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::add_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddNodeSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TopologyService/ReplaceNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReplaceNodeSvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::ReplaceNodeRequest>
+                    for ReplaceNodeSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReplaceNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::replace_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReplaceNodeSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TopologyService/RemoveNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveNodeSvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::RemoveNodeRequest>
+                    for RemoveNodeSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::remove_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveNodeSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TopologyService/AddRegion" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddRegionSvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::AddRegionRequest>
+                    for AddRegionSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddRegionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::add_region(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddRegionSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TopologyService/RemoveRegion" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveRegionSvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::RemoveRegionRequest>
+                    for RemoveRegionSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveRegionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::remove_region(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveRegionSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TopologyService/RestoreDirectory" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreDirectorySvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::RestoreDirectoryRequest>
+                    for RestoreDirectorySvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreDirectoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::restore_directory(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreDirectorySvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TopologyServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "stead.admin.v1.TopologyService";
+    impl<T> tonic::server::NamedService for TopologyServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// Request of WatchOperation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchOperationRequest {
@@ -8251,6 +9140,9 @@ pub struct OperationMetadata {
     /// Plan of a promotion; only of a check with `validate_only`.
     #[prost(message, optional, tag = "19")]
     pub promotion_plan: ::core::option::Option<PromotionPlan>,
+    /// Progress of a change of nodes or regions; absent for other kinds.
+    #[prost(message, optional, tag = "20")]
+    pub topology: ::core::option::Option<TopologyProgress>,
 }
 /// Nested message and enum types in `OperationMetadata`.
 pub mod operation_metadata {
@@ -8296,6 +9188,8 @@ pub mod operation_metadata {
         BulkMove = 2,
         /// Tenants whose home is lost get another one.
         Promotion = 3,
+        /// Nodes or regions are added, replaced or removed.
+        Topology = 4,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -8308,6 +9202,7 @@ pub mod operation_metadata {
                 Self::Move => "KIND_MOVE",
                 Self::BulkMove => "KIND_BULK_MOVE",
                 Self::Promotion => "KIND_PROMOTION",
+                Self::Topology => "KIND_TOPOLOGY",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -8317,6 +9212,7 @@ pub mod operation_metadata {
                 "KIND_MOVE" => Some(Self::Move),
                 "KIND_BULK_MOVE" => Some(Self::BulkMove),
                 "KIND_PROMOTION" => Some(Self::Promotion),
+                "KIND_TOPOLOGY" => Some(Self::Topology),
                 _ => None,
             }
         }
@@ -8353,6 +9249,12 @@ pub mod operation_metadata {
         Paused = 7,
         /// A bulk move goes on.
         Resumed = 8,
+        /// Every node that was announced has joined.
+        NodesJoined = 9,
+        /// The groups of a new region are made.
+        GroupsMade = 10,
+        /// A group has new voters.
+        VotersChanged = 11,
     }
     impl StepName {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -8370,6 +9272,9 @@ pub mod operation_metadata {
                 Self::SeedFailed => "STEP_NAME_SEED_FAILED",
                 Self::Paused => "STEP_NAME_PAUSED",
                 Self::Resumed => "STEP_NAME_RESUMED",
+                Self::NodesJoined => "STEP_NAME_NODES_JOINED",
+                Self::GroupsMade => "STEP_NAME_GROUPS_MADE",
+                Self::VotersChanged => "STEP_NAME_VOTERS_CHANGED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -8384,6 +9289,9 @@ pub mod operation_metadata {
                 "STEP_NAME_SEED_FAILED" => Some(Self::SeedFailed),
                 "STEP_NAME_PAUSED" => Some(Self::Paused),
                 "STEP_NAME_RESUMED" => Some(Self::Resumed),
+                "STEP_NAME_NODES_JOINED" => Some(Self::NodesJoined),
+                "STEP_NAME_GROUPS_MADE" => Some(Self::GroupsMade),
+                "STEP_NAME_VOTERS_CHANGED" => Some(Self::VotersChanged),
                 _ => None,
             }
         }

@@ -718,6 +718,142 @@ pub mod digest_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Request of Join.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JoinRequest {
+    /// Name of the cluster; another one is refused.
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Name under which the node was announced.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Random number that the node has stored on its disk before it asked, 16 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub token: ::prost::bytes::Bytes,
+    /// Address for clients' gRPC, as `host:port`.
+    #[prost(string, tag = "4")]
+    pub client_address: ::prost::alloc::string::String,
+    /// Address for other nodes' gRPC, as `host:port`.
+    #[prost(string, tag = "5")]
+    pub peer_address: ::prost::alloc::string::String,
+    /// Address for HTTP, as `host:port`; may be empty.
+    #[prost(string, tag = "6")]
+    pub http_address: ::prost::alloc::string::String,
+    /// Highest feature level that the node supports; one below the cluster's is refused.
+    #[prost(uint32, tag = "7")]
+    pub feature_level: u32,
+}
+impl ::prost::Name for JoinRequest {
+    const NAME: &'static str = "JoinRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.JoinRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.JoinRequest".into()
+    }
+}
+/// Response of Join.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JoinResponse {
+    /// Number of the node.
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+    /// Name of its region.
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    /// Whether it only votes in the directory.
+    #[prost(bool, tag = "3")]
+    pub witness: bool,
+    /// Voters of the directory, from which it gets its view.
+    #[prost(message, repeated, tag = "4")]
+    pub voters: ::prost::alloc::vec::Vec<DirectoryVoter>,
+}
+impl ::prost::Name for JoinResponse {
+    const NAME: &'static str = "JoinResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.JoinResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.JoinResponse".into()
+    }
+}
+/// A voter of the directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DirectoryVoter {
+    /// Number of the node.
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+    /// Name of the node.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Name of its region.
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    /// Address for other nodes' gRPC.
+    #[prost(string, tag = "4")]
+    pub peer_address: ::prost::alloc::string::String,
+    /// Address for clients' gRPC.
+    #[prost(string, tag = "5")]
+    pub client_address: ::prost::alloc::string::String,
+}
+impl ::prost::Name for DirectoryVoter {
+    const NAME: &'static str = "DirectoryVoter";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.DirectoryVoter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.DirectoryVoter".into()
+    }
+}
+/// Request of ReadIdentity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadIdentityRequest {
+    /// Number of the node that is asked about.
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+}
+impl ::prost::Name for ReadIdentityRequest {
+    const NAME: &'static str = "ReadIdentityRequest";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadIdentityRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadIdentityRequest".into()
+    }
+}
+/// Response of ReadIdentity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadIdentityResponse {
+    /// Number of the node that answers.
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+    /// Random number of its process.
+    #[prost(uint64, tag = "2")]
+    pub process: u64,
+    /// Incarnation of the directory version of its view.
+    #[prost(uint32, tag = "3")]
+    pub incarnation: u32,
+    /// Index of that version; zero if it has no view.
+    #[prost(uint64, tag = "4")]
+    pub index: u64,
+    /// Whether the node that was asked about is in that view.
+    #[prost(bool, tag = "5")]
+    pub is_known: bool,
+}
+impl ::prost::Name for ReadIdentityResponse {
+    const NAME: &'static str = "ReadIdentityResponse";
+    const PACKAGE: &'static str = "stead.internal.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.internal.v1.ReadIdentityResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.internal.v1.ReadIdentityResponse".into()
+    }
+}
 /// Request of ReadRenewals.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadRenewalsRequest {
@@ -1518,6 +1654,56 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Lets a node that was announced join, and tells it who it is. Any node serves it; asked again with the same token it
+        /// answers the same.
+        pub async fn join(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JoinRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::peer_codec::PeerCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.DirectoryService/Join",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.internal.v1.DirectoryService", "Join"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Returns what this node knows of a node, and which process it is itself. Any node serves it from its view.
+        pub async fn read_identity(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadIdentityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadIdentityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::peer_codec::PeerCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.internal.v1.DirectoryService/ReadIdentity",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("stead.internal.v1.DirectoryService", "ReadIdentity"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1602,6 +1788,20 @@ pub mod directory_service_server {
             request: tonic::Request<super::ReadRenewalsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ReadRenewalsResponse>,
+            tonic::Status,
+        >;
+        /// Lets a node that was announced join, and tells it who it is. Any node serves it; asked again with the same token it
+        /// answers the same.
+        async fn join(
+            &self,
+            request: tonic::Request<super::JoinRequest>,
+        ) -> std::result::Result<tonic::Response<super::JoinResponse>, tonic::Status>;
+        /// Returns what this node knows of a node, and which process it is itself. Any node serves it from its view.
+        async fn read_identity(
+            &self,
+            request: tonic::Request<super::ReadIdentityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadIdentityResponse>,
             tonic::Status,
         >;
     }
@@ -2083,6 +2283,96 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadRenewalsSvc(inner);
+                        let codec = crate::peer_codec::PeerCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.DirectoryService/Join" => {
+                    #[allow(non_camel_case_types)]
+                    struct JoinSvc<T: DirectoryService>(pub Arc<T>);
+                    impl<
+                        T: DirectoryService,
+                    > tonic::server::UnaryService<super::JoinRequest> for JoinSvc<T> {
+                        type Response = super::JoinResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JoinRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DirectoryService>::join(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JoinSvc(inner);
+                        let codec = crate::peer_codec::PeerCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.internal.v1.DirectoryService/ReadIdentity" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadIdentitySvc<T: DirectoryService>(pub Arc<T>);
+                    impl<
+                        T: DirectoryService,
+                    > tonic::server::UnaryService<super::ReadIdentityRequest>
+                    for ReadIdentitySvc<T> {
+                        type Response = super::ReadIdentityResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadIdentityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DirectoryService>::read_identity(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadIdentitySvc(inner);
                         let codec = crate::peer_codec::PeerCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -18,6 +18,7 @@ pub(crate) mod region;
 pub(crate) mod role;
 pub(crate) mod serve;
 pub(crate) mod tenant;
+mod topology;
 
 use std::future::Future;
 
@@ -41,6 +42,8 @@ pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
         Noun::Backup(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Backup(verb) => interruptible(verb.run(&target)),
         Noun::Kv(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Node(verb) if verb.detaches() => block_on(verb.run(&target)),
+        Noun::Directory(verb) if verb.detaches() => block_on(verb.run(&target)),
         Noun::Operation(verb) => interruptible(verb.run(&target)),
         Noun::Tenant(verb) => interruptible(verb.run(&target)),
         Noun::Cluster(verb) => interruptible(verb.run(&target)),

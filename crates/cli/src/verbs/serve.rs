@@ -11,6 +11,7 @@ use stead_server::{
     config::{Config, ConfigError, Log, ValidatedConfig},
     disk::{RunState, run_through_full_disks},
     environment::Environment,
+    join,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,10 @@ pub(crate) struct Serve {
     /// Name of this node in cluster.initial
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// Peer address of a node of the cluster that this node joins, after `stead node add` or `stead node replace`; once it has
+    /// joined it is not needed any more
+    #[arg(long, value_name = "ADDRESS")]
+    join: Vec<String>,
     /// Folder of all data
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
@@ -49,21 +54,39 @@ impl Serve {
         if let Some(log) = self.log {
             config.log.level = log;
         }
-        if self.config.is_none() && config.cluster.initial.is_empty() {
+        if !self.join.is_empty() {
+            config.cluster.join = self.join;
+        }
+        let has_nodes = !config.cluster.initial.is_empty() || !config.cluster.join.is_empty();
+        if self.config.is_none() && !has_nodes {
             return Err(
                 CommandError::new(Code::Usage, "a node needs a configuration: name it with --config FILE").hint(
                     "`stead config default > stead.toml` makes one; `stead dev` runs a whole cluster without one",
                 ),
             );
         }
-        let checked = config
-            .validate()
-            .map_err(|error| invalid(self.config.as_deref(), &error))?;
+        let validate = |config: &Config| config.validate().map_err(|error| invalid(self.config.as_deref(), &error));
+        if join::is_initial(&config) {
+            validate(&config)?;
+        }
         log_to_stderr(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(prepare(&mut config))?;
+        let checked = validate(&config)?;
         let outcome = runtime.block_on(run_until_signal(checked, self.test_clock_offset_file));
         runtime.shutdown_background();
         outcome
+    }
+}
+
+/// Lets a node join that was announced, if it has not joined before.
+async fn prepare(config: &mut Config) -> Result<(), CommandError> {
+    let connect = Environment::real(config.net.dial.clone()).connect;
+    tokio::select! {
+        joined = join::prepare(config, &connect) => joined.map_err(|error| {
+            CommandError::new(Code::Failed, format!("{:#}", anyhow::Error::from(error)))
+        }),
+        _ = tokio::signal::ctrl_c() => Err(CommandError::new(Code::Interrupted, "interrupted before the node has joined")),
     }
 }
 

@@ -120,6 +120,7 @@ impl Group {
             voters,
             home_tenants,
             status,
+            next_voters: _,
         } = group;
         let status = status.map(|status| GroupStatus {
             logged_time_ahead_ms: status.logged_time_ahead.as_ref().map(clock_difference_ms),

@@ -24,6 +24,7 @@ mod tenant;
 mod tenant_load;
 mod tenant_move;
 mod tenant_verify;
+mod topology;
 
 pub use audit::AuditRecord;
 pub use bulk_move::{
@@ -55,6 +56,7 @@ pub use tenant::{
 pub use tenant_load::{LoadOrder, TenantLoad, TenantLoads};
 pub use tenant_move::{MoveTarget, TenantMove};
 pub use tenant_verify::{CopyComparison, TenantVerification, VerifiedCopy};
+pub use topology::{TopologyProgress, TopologyRequest};
 
 use crate::Client;
 

@@ -24,10 +24,11 @@ use tonic::Streaming;
 
 use super::{
     Admin, BulkMovePlan, BulkMoveProgress, PAGE_SIZE, Promoted, PromotionPlan, PromotionProgress, Replica,
-    SeedProgress, bulk_move,
+    SeedProgress, TopologyProgress, bulk_move,
     place::{Place, place},
     promotion, seed,
     tenant::replica,
+    topology,
 };
 use crate::{node::Node, paging::ListPage, response::malformed};
 
@@ -74,6 +75,8 @@ pub struct OperationInfo {
     pub promotion: Option<PromotionProgress>,
     /// Plan, of a promotion that was planned only.
     pub promotion_plan: Option<PromotionPlan>,
+    /// How far it is, if it changes nodes or regions.
+    pub topology: Option<TopologyProgress>,
 }
 
 /// Outcome of an operation.
@@ -90,6 +93,8 @@ pub enum OperationOutcome {
     TenantsMoved(u64),
     /// The promotion has given these tenants their new homes.
     Promoted(Promoted),
+    /// Nodes or regions are changed, as this says.
+    TopologyChanged(String),
     /// It could not be completed. A single move has moved nothing; the progress of a bulk move says what has happened.
     Failed(Error),
     /// It was given up on request. A single move has moved nothing; those of a bulk move that are done stay.
@@ -124,6 +129,12 @@ pub enum StepName {
     Paused,
     /// A bulk move goes on.
     Resumed,
+    /// Every node that was announced has joined.
+    NodesJoined,
+    /// The groups of a new region are made.
+    GroupsMade,
+    /// A group has new voters.
+    VotersChanged,
     /// A step of a newer version.
     Other,
 }
@@ -282,6 +293,7 @@ pub(super) fn read(operation: Option<longrunning::Operation>) -> Result<Operatio
         bulk_plan: metadata.bulk_plan.map(bulk_move::plan),
         promotion: metadata.promotion.map(promotion::progress),
         promotion_plan: metadata.promotion_plan.map(promotion::plan).transpose()?,
+        topology: metadata.topology.map(topology::progress),
     })
 }
 
@@ -297,6 +309,9 @@ fn outcome(result: OperationResult) -> Result<OperationOutcome, Error> {
                     moved: done.moved,
                     replaced: done.replaced,
                 }));
+            }
+            if let Some(changed) = convert::operation::unpack_topology_response(&response) {
+                return Ok(OperationOutcome::TopologyChanged(changed.summary));
             }
             let moved = convert::operation::unpack_move_response(&response);
             let moved = moved.ok_or_else(|| malformed("response of the operation"))?;
@@ -327,6 +342,9 @@ fn step_name(name: StepMessage) -> StepName {
         StepMessage::SeedFailed => StepName::SeedFailed,
         StepMessage::Paused => StepName::Paused,
         StepMessage::Resumed => StepName::Resumed,
+        StepMessage::NodesJoined => StepName::NodesJoined,
+        StepMessage::GroupsMade => StepName::GroupsMade,
+        StepMessage::VotersChanged => StepName::VotersChanged,
         StepMessage::Unspecified => StepName::Other,
     }
 }

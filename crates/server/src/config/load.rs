@@ -14,6 +14,7 @@ pub const KEYS: &[&str] = &[
     "cluster.directory_rtt_max",
     "cluster.groups_per_region",
     "cluster.initial",
+    "cluster.join",
     "cluster.name",
     "cluster.regions",
     "client.advertise",
@@ -126,6 +127,11 @@ fn split_variable(name: &str) -> Option<(String, String)> {
 
 fn set_value(table: &mut Table, section: &str, key: &str, value: String) -> Result<(), ConfigError> {
     let value = match (value.parse(), value.parse()) {
+        // A list of addresses, with commas between.
+        _ if (section, key) == ("cluster", "join") => {
+            let addresses = value.split(',').filter(|address| !address.is_empty());
+            Value::Array(addresses.map(|address| Value::String(address.to_owned())).collect())
+        }
         (Ok(number), _) => Value::Integer(number),
         (_, Ok(flag)) => Value::Boolean(flag),
         (Err(_), Err(_)) => Value::String(value),

@@ -45,6 +45,39 @@ pub struct Config {
     pub tls: Tls,
     /// Log settings.
     pub log: Log,
+    /// What the cluster has told a node that has joined it; not in the file.
+    #[serde(skip)]
+    pub joined: Option<Joined>,
+}
+
+/// Who a node is that has joined, as the cluster has told it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Joined {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub node: u64,
+    /// Its region.
+    pub region: String,
+    /// Whether it only votes in the directory.
+    pub witness: bool,
+    /// Voters of the directory at that time; later ones are in its view.
+    pub voters: Vec<JoinedVoter>,
+}
+
+/// Voter of the directory, as a node that joined was told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinedVoter {
+    /// Its number.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its peer address.
+    pub peer: String,
+    /// Its client address.
+    pub client: String,
 }
 
 /// Settings of the cluster, the same on every node.
@@ -55,6 +88,8 @@ pub struct Cluster {
     pub name: String,
     /// The first nodes, in an order that never changes: their ids are 1, 2, 3, … by position.
     pub initial: Vec<InitialNode>,
+    /// Peer addresses of the cluster that a node joins which was announced; empty for the first nodes.
+    pub join: Vec<String>,
     /// The regions and their jurisdictions, for residency.
     pub regions: Vec<RegionEntry>,
     /// Number of tenant groups of each region; fixed when the cluster is created.
@@ -163,6 +198,7 @@ impl Default for Cluster {
         Self {
             name: "stead".into(),
             initial: Vec::new(),
+            join: Vec::new(),
             regions: Vec::new(),
             groups_per_region: 4,
             directory_rtt_max: "300ms".into(),

@@ -8,7 +8,7 @@ use stead_types::{Jurisdiction, NodeId, RegionName};
 use crate::auth::AuthConfig;
 
 use super::{
-    Config, ConfigError, InitialNode, ListenConfig, addresses,
+    Config, ConfigError, InitialNode, Joined, ListenConfig, addresses,
     addresses::{check_advertised, check_host_port},
     engines, log_level,
     tls::TlsConfig,
@@ -60,8 +60,10 @@ pub struct NodeConfig {
 pub struct ValidatedConfig {
     /// Name of the cluster.
     pub cluster: String,
-    /// The initial nodes; the same on every node.
+    /// The initial nodes; the same on every node. On one that has joined: itself, and the directory's voters then.
     pub members: Vec<NodeConfig>,
+    /// Whether the node has joined, and is none of the initial ones.
+    pub has_joined: bool,
     /// Regions and their jurisdictions.
     pub regions: Vec<(RegionName, Jurisdiction)>,
     /// Number of tenant groups of each region.
@@ -105,20 +107,16 @@ impl Config {
     ///
     /// The first value that cannot be used, and what to do.
     pub fn validate(&self) -> Result<ValidatedConfig, ConfigError> {
-        let members = self.members()?;
-        let node = members
-            .iter()
-            .find(|member| member.name == self.node.name)
-            .cloned()
-            .ok_or_else(|| {
-                let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-                let problem = format!("{:?} is not in cluster.initial ({})", self.node.name, names.join(", "));
-                ConfigError::value("node.name", problem)
-            })?;
+        let (members, node) = match &self.joined {
+            Some(joined) => self.joined_members(joined)?,
+            None => self.initial_members()?,
+        };
         engines::check("storage.engine", &self.storage.engine)?;
         engines::check_own(&node, &self.storage.engine)?;
         log_level::check(&self.log.level)?;
-        addresses::check_distinct(&members)?;
+        if self.joined.is_none() {
+            addresses::check_distinct(&members)?;
+        }
         addresses::check_dial(&self.net.dial)?;
         if !["auto", "text", "json"].contains(&self.log.format.as_str()) {
             let problem = format!("{:?} is not a format: use auto, text or json", self.log.format);
@@ -126,7 +124,11 @@ impl Config {
         }
         let mut checked = ValidatedConfig {
             cluster: self.cluster_name()?,
-            regions: self.regions(&members)?,
+            regions: match self.joined {
+                Some(_) => Vec::new(),
+                None => self.regions(&members)?,
+            },
+            has_joined: self.joined.is_some(),
             groups_per_region: self.groups_per_region()?,
             directory_rtt_max: self.directory_rtt_max()?,
             client: listener("client", &self.client, &node.client)?,
@@ -146,7 +148,7 @@ impl Config {
             node,
         };
         super::tls::check_listeners(&mut checked)?;
-        if !self.storage.sled_majority {
+        if !self.storage.sled_majority && !checked.has_joined {
             engines::check_groups(&checked)?;
         }
         Ok(checked)
@@ -207,6 +209,59 @@ impl Config {
                 Err(ConfigError::value("cluster.groups_per_region", problem))
             }
         }
+    }
+
+    /// Returns the initial nodes, and this one among them.
+    fn initial_members(&self) -> Result<(Vec<NodeConfig>, NodeConfig), ConfigError> {
+        let members = self.members()?;
+        let own = members.iter().find(|member| member.name == self.node.name).cloned();
+        let own = own.ok_or_else(|| {
+            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            let problem = format!(
+                "{:?} is not in cluster.initial ({}); a node that was announced later joins with --join ADDRESS",
+                self.node.name,
+                names.join(", ")
+            );
+            ConfigError::value("node.name", problem)
+        })?;
+        Ok((members, own))
+    }
+
+    /// Returns what a node that has joined knows of the directory's voters, and the node itself.
+    fn joined_members(&self, joined: &Joined) -> Result<(Vec<NodeConfig>, NodeConfig), ConfigError> {
+        let region = |region: &str| {
+            let parsed = region.parse();
+            parsed.map_err(|error| ConfigError::value("node.region", format!("{error}")))
+        };
+        let listed = self.cluster.initial.iter().find(|listed| listed.name == joined.name);
+        let address = |own: &ListenConfig, listed: Option<&String>| match own.advertise.as_str() {
+            "" => listed.cloned().unwrap_or_default(),
+            own => own.to_owned(),
+        };
+        let own = NodeConfig {
+            id: NodeId::new(joined.node),
+            name: joined.name.clone(),
+            region: region(&joined.region)?,
+            client: address(&self.client, listed.map(|listed| &listed.client)),
+            peer: address(&self.peer, listed.map(|listed| &listed.peer)),
+            http: address(&self.http, listed.map(|listed| &listed.http)),
+            witness: joined.witness,
+            engine: self.storage.engine.clone(),
+        };
+        let mut members = vec![own.clone()];
+        for voter in joined.voters.iter().filter(|voter| voter.node != joined.node) {
+            members.push(NodeConfig {
+                id: NodeId::new(voter.node),
+                name: voter.name.clone(),
+                region: region(&voter.region)?,
+                client: voter.client.clone(),
+                peer: voter.peer.clone(),
+                http: String::new(),
+                witness: false,
+                engine: String::new(),
+            });
+        }
+        Ok((members, own))
     }
 
     fn members(&self) -> Result<Vec<NodeConfig>, ConfigError> {

@@ -6,11 +6,15 @@
 //! 2. A command is sent to a second voter only when the first certainly did nothing.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use stead_api::{
     net::{Connect, Keepalive, channel},
     proto::internal::v1::{ProposeRequest, ReadVersionRequest, directory_service_client::DirectoryServiceClient},
@@ -42,13 +46,25 @@ type VoterClient = DirectoryServiceClient<Channel>;
 /// Client of the directory's leader.
 pub(crate) struct DirectoryClient {
     local_voter: Option<LocalVoter>,
-    voters: Vec<(NodeId, VoterClient)>,
+    connect: Connect,
+    voters: RwLock<Arc<[Voter]>>,
     /// Index in `voters` of the one that answered last.
     last_voter: AtomicU64,
     tickets: AtomicU64,
     last_read: Mutex<VersionRead>,
     /// The highest version that a response has shown.
     highest_version: watch::Sender<DirectoryVersion>,
+}
+
+/// Another voter of the directory.
+#[derive(Clone)]
+pub(crate) struct Voter {
+    /// The node.
+    pub(crate) node: NodeId,
+    /// Its peer address.
+    address: String,
+    /// Client of its service.
+    pub(crate) client: VoterClient,
 }
 
 /// The last version read. It serves every call that came before the read began.
@@ -65,18 +81,47 @@ impl DirectoryClient {
         voters: &[(NodeId, String)],
         connect: &Connect,
     ) -> std::io::Result<Self> {
-        let client = |(id, address): &(NodeId, String)| {
-            let channel = channel(connect, address, Keepalive::PEER)?;
-            Ok((*id, DirectoryServiceClient::new(channel)))
-        };
-        Ok(Self {
+        let client = Self {
             local_voter,
-            voters: voters.iter().map(client).collect::<std::io::Result<_>>()?,
+            connect: connect.clone(),
+            voters: RwLock::new(Arc::new([])),
             last_voter: AtomicU64::new(0),
             tickets: AtomicU64::new(0),
             last_read: Mutex::default(),
             highest_version: watch::Sender::new(DirectoryVersion::ZERO),
-        })
+        };
+        client.set_voters(voters)?;
+        Ok(client)
+    }
+
+    /// Sets the other voters; those that stay at their addresses keep their connections.
+    ///
+    /// # Errors
+    ///
+    /// An address cannot be dialled; the voters stay as they are.
+    pub(crate) fn set_voters(&self, voters: &[(NodeId, String)]) -> std::io::Result<()> {
+        let known = self.voters();
+        let is_same = |(voter, (node, address)): (&Voter, &(NodeId, String))| {
+            voter.node == *node && voter.address == *address
+        };
+        if known.len() == voters.len() && known.iter().zip(voters).all(is_same) {
+            return Ok(());
+        }
+        let open = |(node, address): &(NodeId, String)| {
+            let kept = known.iter().find(|voter| voter.node == *node && voter.address == *address);
+            if let Some(kept) = kept {
+                return Ok(kept.clone());
+            }
+            let channel = channel(&self.connect, address, Keepalive::PEER)?;
+            Ok(Voter {
+                node: *node,
+                address: address.clone(),
+                client: DirectoryServiceClient::new(channel),
+            })
+        };
+        let voters = voters.iter().map(open).collect::<std::io::Result<_>>()?;
+        *self.voters.write() = voters;
+        Ok(())
     }
 
     /// Returns this node's own voter, if it is one.
@@ -97,9 +142,19 @@ impl DirectoryClient {
         });
     }
 
-    /// Returns the clients of the other voters.
-    pub(crate) fn voters(&self) -> &[(NodeId, VoterClient)] {
-        &self.voters
+    /// Returns the function that dials.
+    pub(super) fn connect(&self) -> &Connect {
+        &self.connect
+    }
+
+    /// Returns the other voters.
+    pub(crate) fn voters(&self) -> Arc<[Voter]> {
+        self.voters.read().clone()
+    }
+
+    /// Returns the client of the other voter with this index, if there are so many.
+    pub(super) fn voter_at(&self, at: usize) -> Option<VoterClient> {
+        self.voters.read().get(at).map(|voter| voter.client.clone())
     }
 
     /// Returns a version that was current after this call. Concurrent calls share one read.
@@ -130,7 +185,7 @@ impl DirectoryClient {
                 }
             }
             for at in self.voter_order() {
-                let mut client = self.voters[at].1.clone();
+                let Some(mut client) = self.voter_at(at) else { break };
                 if let Ok(Ok(answer)) = timeout(ATTEMPT_MAX, client.read_version(ReadVersionRequest {})).await {
                     self.last_voter.store(at as u64, Ordering::Relaxed);
                     let answer = answer.into_inner();
@@ -154,7 +209,7 @@ impl DirectoryClient {
             return Ok(Some(answer));
         }
         let at = self.voter_order().next().ok_or_else(no_leader)?;
-        let mut client = self.voters[at].1.clone();
+        let mut client = self.voter_at(at).ok_or_else(no_leader)?;
         let request = lease_messages::from_renewal(node, renewal);
         match timeout(ATTEMPT_MAX, client.renew_lease(request)).await {
             Ok(Ok(response)) => {
@@ -205,7 +260,7 @@ impl DirectoryClient {
         at: usize,
         command: Bytes,
     ) -> Option<Result<(DirectoryOutcome, DirectoryVersion), Error>> {
-        let mut client = self.voters[at].1.clone();
+        let mut client = self.voter_at(at)?;
         let answer = match timeout(ATTEMPT_MAX, client.propose(ProposeRequest { command })).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) if was_not_sent(&status) => return None,
@@ -234,8 +289,8 @@ impl DirectoryClient {
     }
 
     /// Returns the indexes of the voters to try, the one that answered last first.
-    pub(super) fn voter_order(&self) -> impl Iterator<Item = usize> + use<'_> {
-        let count = self.voters.len();
+    pub(super) fn voter_order(&self) -> impl Iterator<Item = usize> + use<> {
+        let count = self.voters.read().len();
         let last_voter = usize::try_from(self.last_voter.load(Ordering::Relaxed)).unwrap_or(0);
         (0..count).map(move |at| (at + last_voter) % count)
     }

@@ -9,6 +9,7 @@ mod operations;
 mod promotions;
 mod renewals;
 mod view_updater;
+mod voter_search;
 
 pub(crate) use client::DirectoryClient;
 pub(crate) use local_voter::{LocalVoter, VoterError};

@@ -222,7 +222,7 @@ impl DirectoryClient {
             return local_voter.read_operations(query).await;
         }
         let ask = async |at: usize| {
-            let mut voter = self.voters()[at].1.clone();
+            let mut voter = self.voter_at(at)?;
             let answer = voter.read_operations(query.message()).await.ok()?;
             OperationPage::from_message(answer.into_inner())
         };

@@ -90,7 +90,7 @@ impl DirectoryClient {
                 from: from.get(),
                 limit: u32::try_from(limit).unwrap_or(u32::MAX),
             };
-            let mut voter = self.voters()[at].1.clone();
+            let Some(mut voter) = self.voter_at(at) else { break };
             let answer = timeout(ANSWER_MAX, voter.read_promotion_items(request)).await;
             let answer = answer.ok().and_then(Result::ok).map(tonic::Response::into_inner);
             if let Some(read) = answer.and_then(PromotionTenants::from_message) {

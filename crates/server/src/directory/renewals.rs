@@ -22,7 +22,7 @@ impl DirectoryClient {
             let request = ReadRenewalsRequest {
                 groups: groups.iter().map(|group| group.get()).collect(),
             };
-            let mut voter = self.voters()[at].1.clone();
+            let mut voter = self.voter_at(at)?;
             // One that does not lead, or runs an earlier version, refuses.
             let Ok(Ok(answer)) = timeout(ANSWER_MAX, voter.read_renewals(request)).await else {
                 continue;

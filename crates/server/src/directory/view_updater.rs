@@ -10,12 +10,12 @@ use stead_api::{
 use stead_replication::SharedDirectoryView;
 use stead_state::{codec::Malformed, directory::DirectoryChange};
 use stead_store::directory_view::DirectoryViewRows;
-use stead_types::{DirectoryVersion, Incarnation, NodeId};
+use stead_types::{DirectoryVersion, GroupId, Incarnation, NodeId};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{DirectoryClient, LocalVoter};
+use super::{DirectoryClient, LocalVoter, voter_search};
 use crate::supervisor::BoxError;
 
 /// Pause before the voters are tried again.
@@ -30,6 +30,11 @@ const OPEN_MAX: Duration = Duration::from_secs(3);
 /// Longest time for the view to reach a version that the directory's leader has shown; then another voter is followed.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
+/// Time without contact to its group after which a voter follows others.
+const SILENT_MAX: Duration = Duration::from_secs(3);
+/// Rounds over the voters without an answer after which other nodes are asked who votes.
+const ROUNDS_MAX: u32 = 10;
+
 /// Time for which voters of a later incarnation are followed before they are tried anew: a snapshot may be large.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
 
@@ -39,6 +44,7 @@ pub(crate) struct ViewUpdater {
     directory_view: SharedDirectoryView,
     rows: DirectoryViewRows,
     alarms: PeerAlarms,
+    own: NodeId,
     pending: PendingChanges,
 }
 
@@ -82,6 +88,28 @@ async fn later_incarnation(local_voter: &LocalVoter) -> Incarnation {
     }
 }
 
+/// Waits until the local voter has heard nothing of its group for a while.
+async fn until_silent(local_voter: &LocalVoter) {
+    let mut connected = local_voter.group.watch_connected();
+    loop {
+        if connected.wait_for(|connected| !connected).await.is_err() {
+            return std::future::pending().await;
+        }
+        let again = timeout(SILENT_MAX, connected.wait_for(|connected| *connected));
+        if again.await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until the local voter hears of its group again.
+async fn until_connected(local_voter: &LocalVoter) {
+    let mut connected = local_voter.group.watch_connected();
+    if connected.wait_for(|connected| *connected).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// Changes whose version is not complete yet.
 #[derive(Default)]
 struct PendingChanges {
@@ -97,12 +125,14 @@ impl ViewUpdater {
         directory_view: SharedDirectoryView,
         rows: DirectoryViewRows,
         alarms: PeerAlarms,
+        own: NodeId,
     ) -> Self {
         Self {
             directory,
             directory_view,
             rows,
             alarms,
+            own,
             pending: PendingChanges::default(),
         }
     }
@@ -111,10 +141,20 @@ impl ViewUpdater {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
         let directory = self.directory.clone();
         if let Some(local_voter) = directory.local_voter() {
-            let later = tokio::select! {
-                ended = self.follow_local_voter(local_voter) => return ended,
-                later = later_incarnation(local_voter) => later,
-                () = stop.cancelled() => return Ok(()),
+            let later = loop {
+                tokio::select! {
+                    ended = self.follow_local_voter(local_voter) => return ended,
+                    later = later_incarnation(local_voter) => break later,
+                    // It may vote no more, without having been told: the others' view says so.
+                    () = until_silent(local_voter) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+                tokio::select! {
+                    ended = self.follow_voters(Incarnation(0)) => return ended,
+                    later = later_incarnation(local_voter) => break later,
+                    () = until_connected(local_voter) => self.pending = PendingChanges::default(),
+                    () = stop.cancelled() => return Ok(()),
+                }
             };
             return self.leave_directory(later, stop).await;
         }
@@ -159,6 +199,13 @@ impl ViewUpdater {
                 .machine
                 .changes_since(self.directory_view.version(), CHANGES_MAX)?;
             let reached = since.version;
+            if reached < self.directory_view.version() {
+                // A voter that was just added is behind the view that it has from the others.
+                if versions.changed().await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
             let changes = since
                 .changes
                 .into_iter()
@@ -177,14 +224,18 @@ impl ViewUpdater {
     /// Follows voters of this incarnation or a later one, and of none before that of the view.
     async fn follow_voters(&mut self, least: Incarnation) -> Result<(), BoxError> {
         let directory = self.directory.clone();
-        loop {
-            for (id, client) in directory.voters() {
+        for round in 1_u32.. {
+            if round % ROUNDS_MAX == 0 {
+                self.find_voters().await;
+            }
+            for voter in directory.voters().iter() {
+                let id = &voter.node;
                 let from = self.directory_view.version();
                 let request = WatchRequest {
                     incarnation: from.incarnation.0,
                     index: from.index,
                 };
-                let mut client = client.clone();
+                let mut client = voter.client.clone();
                 let opened = timeout(OPEN_MAX, client.watch(request)).await;
                 let Ok(Ok(stream)) = opened else { continue };
                 debug!(voter = %id, %from, "following the directory");
@@ -218,6 +269,7 @@ impl ViewUpdater {
             }
             sleep(RETRY_PAUSE).await;
         }
+        Ok(())
     }
 
     /// Logs and counts a message that cannot be read. The view stays behind, and with it this node's groups, until
@@ -252,6 +304,41 @@ impl ViewUpdater {
             info!(%version, things = changes.len(), "directory view reloaded");
         }
         self.directory_view.apply(reset, changes, version);
+        self.follow_voters_of_view()?;
+        Ok(())
+    }
+}
+
+impl ViewUpdater {
+    /// Asks other nodes who votes in the directory: none of the voters that this node knows answers.
+    async fn find_voters(&self) {
+        let own = self.own;
+        let addresses: Vec<String> = self.directory_view.read(|view| {
+            let others = view.nodes().filter(|node| node.number != own && node.has_joined());
+            others.map(|node| node.addresses.client.clone()).collect()
+        });
+        let Some(mut voters) = voter_search::find(self.directory.connect(), &addresses).await else {
+            return;
+        };
+        voters.retain(|(voter, _)| *voter != own);
+        if let Err(error) = self.directory.set_voters(&voters) {
+            warn!(%error, "a voter of the directory cannot be dialled");
+        }
+    }
+
+    /// Directs the client of the directory to the voters that the view has.
+    fn follow_voters_of_view(&self) -> Result<(), BoxError> {
+        let own = self.own;
+        let voters: Vec<(NodeId, String)> = self.directory_view.read(|view| {
+            let directory = view.group(GroupId::DIRECTORY);
+            let voters = directory.map(|directory| directory.voters.clone()).unwrap_or_default();
+            let others = voters.into_iter().filter(|voter| *voter != own);
+            let address = |voter: NodeId| Some((voter, view.node(voter)?.addresses.peer.clone()));
+            others.filter_map(address).filter(|(_, address)| !address.is_empty()).collect()
+        });
+        if !voters.is_empty() {
+            self.directory.set_voters(&voters)?;
+        }
         Ok(())
     }
 }

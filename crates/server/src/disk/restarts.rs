@@ -1,4 +1,5 @@
-//! Runs of a node in one process: one that ends for want of room on its disk is followed by another when there is room.
+//! Runs of a node in one process: one that ends for want of room on its disk is followed by another when there is room, one
+//! whose groups change by another with these groups.
 //!
 //! A process that ended would be started again at once, find no room, and after a few starts be given up for good.
 
@@ -13,7 +14,7 @@ use super::Ballast;
 use crate::{
     config::ValidatedConfig,
     environment::Environment,
-    node::{self, Error},
+    node::{self, Error, RunEnd},
 };
 
 /// Free space for which the first start after a full disk waits.
@@ -32,7 +33,7 @@ pub enum RunState {
     WaitingForRoom,
 }
 
-/// Runs a node, again each time that it has ended for want of room on its disk, until the token fires or something else
+/// Runs a node, again each time that it has ended for want of room on its disk or because its groups change, until the token fires or something else
 /// fails. `environment` returns the environment of one run; `changed` is called with what the node does.
 ///
 /// # Errors
@@ -62,7 +63,8 @@ pub async fn run_through_full_disks(
                 );
                 needed = next_need(needed, began.elapsed(), config.disk_reserve);
             }
-            ended => return ended,
+            Ok(RunEnd::GroupsChanged) if !stop.is_cancelled() => needed = 0,
+            ended => return ended.map(drop),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     admin_peers::AdminPeers, answers::AnswerBudget, auth::Authenticator, config::ValidatedConfig,
     directory::DirectoryClient, disk::DiskRoom, lease::NodeLeases, metrics::Metrics, resources::Resources,
-    tls::NodeTls,
+    tls::NodeTls, voter_changes::VoterChangeWaits,
 };
 
 /// Longest wait for the directory view when a name is unknown.
@@ -62,6 +62,10 @@ pub(crate) struct Host {
     pub(crate) disk_room: Arc<DiskRoom>,
     /// Disk and memory of the node.
     pub(crate) resources: Resources,
+    /// What changes of voters wait for, of the groups that this node leads.
+    pub(crate) voter_changes: VoterChangeWaits,
+    /// Number of this process, which another one with the same identity does not have.
+    pub(crate) process: u64,
     /// Returns the bytes of disk that the rows use.
     pub(crate) disk_len: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Returns the latencies of the Raft log's syncs.

@@ -63,6 +63,7 @@ pub(crate) fn group_status(host: &Host, group: GroupId) -> Option<admin::GroupSt
         durable_index: numbers.checkpoint,
         voters: numbers.voters.iter().map(voter).collect(),
         logged_time_ahead: clocks.logged.map(convert::read::clock_difference),
+        voter_change_waits: host.voter_changes.of(group).unwrap_or_default(),
     })
 }
 

@@ -7,8 +7,8 @@ use futures::{Stream, stream};
 use stead_api::{
     peer_identity::PeerIdentity,
     proto::internal::v1::{
-        ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
-        ReadOperationsRequest, ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse,
+        JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
+        ReadIdentityRequest, ReadIdentityResponse, ReadOperationsRequest, ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse,
         ReadRenewalsRequest, ReadRenewalsResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
         RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
     },
@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    directory::{DirectoryClient, LocalVoter, OperationQuery, VoterError},
+    directory::{LocalVoter, OperationQuery, VoterError},
+    host::Host,
     lease_messages,
+    services::join,
 };
 
 /// Most changes in one message.
@@ -32,19 +34,19 @@ const MESSAGE_CHANGES_MAX: usize = 1_000;
 /// The service.
 #[derive(Clone)]
 pub(crate) struct DirectoryPeerService {
-    directory: Arc<DirectoryClient>,
+    host: Arc<Host>,
     stop: CancellationToken,
 }
 
 impl DirectoryPeerService {
     /// Returns the service; watches end when the token fires.
-    pub(crate) fn new(directory: Arc<DirectoryClient>, stop: CancellationToken) -> Self {
-        Self { directory, stop }
+    pub(crate) fn new(host: Arc<Host>, stop: CancellationToken) -> Self {
+        Self { host, stop }
     }
 
     fn local_voter(&self) -> Result<&LocalVoter, Status> {
         let error = || Error::new(ErrorKind::NoLeader, "this node does not vote in the directory");
-        self.directory.local_voter().ok_or_else(|| status::to_status(&error()))
+        self.host.directory.local_voter().ok_or_else(|| status::to_status(&error()))
     }
 }
 
@@ -247,6 +249,18 @@ impl directory_service_server::DirectoryService for DirectoryPeerService {
             .promotion_tenants(id, TenantNumber::new(from), limit);
         let tenants = read.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(tenants.message()))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let joined = join::join(&self.host, request.into_inner()).await;
+        joined.map(Response::new).map_err(|error| status::to_status(&error))
+    }
+
+    async fn read_identity(
+        &self,
+        request: Request<ReadIdentityRequest>,
+    ) -> Result<Response<ReadIdentityResponse>, Status> {
+        Ok(Response::new(join::identity(&self.host, request.get_ref())))
     }
 
     async fn read_renewals(

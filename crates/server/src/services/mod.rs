@@ -9,6 +9,7 @@ pub(crate) mod directory;
 pub(crate) mod directory_peer;
 pub(crate) mod forward;
 mod health;
+mod join;
 pub(crate) mod kv;
 pub(crate) mod longrunning;
 mod messages;
@@ -35,7 +36,7 @@ use stead_api::proto::{
         group_service_server::GroupServiceServer, node_service_server::NodeServiceServer,
         operation_service_server::OperationServiceServer, promotion_service_server::PromotionServiceServer,
         region_service_server::RegionServiceServer, role_service_server::RoleServiceServer,
-        tenant_service_server::TenantServiceServer,
+        tenant_service_server::TenantServiceServer, topology_service_server::TopologyServiceServer,
     },
     google::longrunning::operations_server::OperationsServer,
     internal::v1::{
@@ -106,6 +107,9 @@ fn add_operators_services(routes: &mut RoutesBuilder, host: &Arc<Host>, stop: &C
         .add_service(RegionServiceServer::new(admin::region::RegionService::new(
             host.clone(),
         )))
+        .add_service(TopologyServiceServer::new(admin::topology::TopologyService::new(
+            host.clone(),
+        )))
         .add_service(NodeServiceServer::new(admin::node::NodeService::new(host.clone())))
         .add_service(GroupServiceServer::new(admin::group::GroupService::new(host.clone())))
         .add_service(RoleServiceServer::new(admin::role::RoleService::new(host.clone())))
@@ -149,6 +153,7 @@ const CLIENT_SERVICES: &[&str] = &[
     ReceiptServiceServer::<receipts::ReceiptService>::NAME,
     TenantServiceServer::<admin::tenant::TenantService>::NAME,
     RegionServiceServer::<admin::region::RegionService>::NAME,
+    TopologyServiceServer::<admin::topology::TopologyService>::NAME,
     NodeServiceServer::<admin::node::NodeService>::NAME,
     GroupServiceServer::<admin::group::GroupService>::NAME,
     ForkServiceServer::<admin::fork::ForkService>::NAME,
@@ -186,7 +191,7 @@ pub(crate) fn peer_router(
     let replays = ReplayServiceServer::new(replays::ReplayService::new(host.clone()))
         .max_decoding_message_size(MESSAGE_DECODE_MAX)
         .max_encoding_message_size(MESSAGE_DECODE_MAX);
-    let directory = directory_peer::DirectoryPeerService::new(host.directory.clone(), stop.clone());
+    let directory = directory_peer::DirectoryPeerService::new(host.clone(), stop.clone());
     let mut routes = Routes::builder();
     routes
         .add_service(forward)

@@ -39,7 +39,7 @@ pub(super) fn regions(view: &DirectoryView) -> Vec<Region> {
         jurisdiction: region.jurisdiction.to_string(),
         endpoints: view
             .nodes()
-            .filter(|node| node.region == region.name && !node.witness)
+            .filter(|node| node.region == region.name && !node.witness && node.has_joined())
             .map(endpoint)
             .collect(),
     };

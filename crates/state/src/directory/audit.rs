@@ -8,7 +8,7 @@ use bytes::Bytes;
 use stead_types::DirectoryVersion;
 
 use super::{
-    ApplyContext, AuditContext, CallRecord, Command,
+    ApplyContext, AuditContext, CallRecord, Command, TopologyCommand,
     command::{decode_version, encode_version},
     text,
 };
@@ -160,7 +160,12 @@ pub(super) fn entries(command: &Command) -> Vec<AuditEntry> {
         Command::GrantRole(by, grant) => AuditEntry::change(by, format!("grant {}", grant.role), &grant.subject),
         Command::RevokeRole(by, grant) => AuditEntry::change(by, format!("revoke {}", grant.role), &grant.subject),
         Command::RecordCalls(records) => return records.iter().map(AuditEntry::calls).collect(),
+        Command::Topology(TopologyCommand::Begin(by, request)) => {
+            let (action, subject) = request.audit();
+            AuditEntry::change(by, action, subject)
+        }
         Command::Bootstrap(_)
+        | Command::Topology(_)
         | Command::UpdateAddresses(..)
         | Command::Report(..)
         | Command::RefreshMembers

@@ -63,6 +63,7 @@ impl InitialCluster {
             region: None,
             voters: self.directory_voters(),
             incarnation: Incarnation::FIRST,
+            change: None,
         }];
         let mut number = GroupId::DIRECTORY.get();
         for (region, _) in &self.regions {
@@ -77,6 +78,7 @@ impl InitialCluster {
                     region: Some(region.clone()),
                     voters: voters.clone(),
                     incarnation: Incarnation::FIRST,
+                    change: None,
                 });
             }
         }

@@ -2,9 +2,9 @@
 //! twice does no harm, and a snapshot is one change for each object.
 
 use bytes::Bytes;
-use stead_types::TenantNumber;
+use stead_types::{GroupId, NodeId, RegionName, TenantNumber};
 
-use super::{ClusterSettings, Group, Node, Region, RoleBinding, Tenant};
+use super::{ClusterSettings, Group, Node, Region, RoleBinding, Tenant, text};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Change of one object of the directory.
@@ -24,6 +24,12 @@ pub enum DirectoryChange {
     Settings(ClusterSettings),
     /// New roles of a subject, or none. Nodes of versions before feature level 5 cannot read it.
     Roles(RoleBinding),
+    /// A node that was removed. From feature level 5 on, as the two that follow.
+    NodeGone(NodeId),
+    /// A group that was removed with its region.
+    GroupGone(GroupId),
+    /// A region that was removed.
+    RegionGone(RegionName),
 }
 
 /// First byte of each kind of change, on the wire and in keys; never used for anything else again.
@@ -35,6 +41,9 @@ mod tag {
     pub(super) const TENANT_GONE: u8 = 5;
     pub(super) const SETTINGS: u8 = 6;
     pub(super) const ROLES: u8 = 7;
+    pub(super) const NODE_GONE: u8 = 8;
+    pub(super) const GROUP_GONE: u8 = 9;
+    pub(super) const REGION_GONE: u8 = 10;
 }
 
 impl DirectoryChange {
@@ -49,6 +58,9 @@ impl DirectoryChange {
             Self::TenantGone(number) => drop(w.u8(tag::TENANT_GONE).u64(number.get())),
             Self::Settings(settings) => settings.encode(w.u8(tag::SETTINGS)),
             Self::Roles(binding) => binding.encode(w.u8(tag::ROLES)),
+            Self::NodeGone(number) => drop(w.u8(tag::NODE_GONE).u64(number.get())),
+            Self::GroupGone(number) => drop(w.u8(tag::GROUP_GONE).u32(number.get())),
+            Self::RegionGone(name) => text::write(w.u8(tag::REGION_GONE), name.as_str()),
         }
         w.finish()
     }
@@ -64,6 +76,9 @@ impl DirectoryChange {
             tag::TENANT_GONE => Self::TenantGone(TenantNumber::new(r.u64()?)),
             tag::SETTINGS => Self::Settings(ClusterSettings::decode(&mut r)?),
             tag::ROLES => Self::Roles(RoleBinding::decode(&mut r)?),
+            tag::NODE_GONE => Self::NodeGone(NodeId::new(r.u64()?)),
+            tag::GROUP_GONE => Self::GroupGone(GroupId::new(r.u32()?)),
+            tag::REGION_GONE => Self::RegionGone(text::parse(&mut r)?),
             _ => return Err(r.malformed()),
         };
         r.end()?;
@@ -74,9 +89,11 @@ impl DirectoryChange {
     pub fn identity(&self) -> Bytes {
         let mut w = Writer::default();
         match self {
-            Self::Region(region) => drop(w.u8(tag::REGION).raw(region.name.as_str().as_bytes())),
-            Self::Node(node) => drop(w.u8(tag::NODE).u64(node.number.get())),
-            Self::Group(group) => drop(w.u8(tag::GROUP).u32(group.number.get())),
+            Self::Region(Region { name, .. }) | Self::RegionGone(name) => {
+                w.u8(tag::REGION).raw(name.as_str().as_bytes());
+            }
+            Self::Node(Node { number, .. }) | Self::NodeGone(number) => drop(w.u8(tag::NODE).u64(number.get())),
+            Self::Group(Group { number, .. }) | Self::GroupGone(number) => drop(w.u8(tag::GROUP).u32(number.get())),
             Self::Tenant(tenant) => drop(w.u8(tag::TENANT).u64(tenant.number.get())),
             Self::TenantGone(number) => drop(w.u8(tag::TENANT).u64(number.get())),
             Self::Settings(_) => drop(w.u8(tag::SETTINGS)),
@@ -88,7 +105,7 @@ impl DirectoryChange {
     /// Tells whether the object is gone after it, so that it has no row.
     pub(crate) fn is_removal(&self) -> bool {
         match self {
-            Self::TenantGone(_) => true,
+            Self::TenantGone(_) | Self::NodeGone(_) | Self::GroupGone(_) | Self::RegionGone(_) => true,
             Self::Roles(binding) => binding.roles.is_empty(),
             Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::Tenant(_) | Self::Settings(_) => false,
         }
@@ -103,7 +120,10 @@ impl DirectoryChange {
             | Self::Group(_)
             | Self::TenantGone(_)
             | Self::Settings(_)
-            | Self::Roles(_) => None,
+            | Self::Roles(_)
+            | Self::NodeGone(_)
+            | Self::GroupGone(_)
+            | Self::RegionGone(_) => None,
         }
     }
 
@@ -112,7 +132,14 @@ impl DirectoryChange {
         match self {
             Self::Tenant(tenant) => Some(tenant.number),
             Self::TenantGone(number) => Some(*number),
-            Self::Region(_) | Self::Node(_) | Self::Group(_) | Self::Settings(_) | Self::Roles(_) => None,
+            Self::Region(_)
+            | Self::Node(_)
+            | Self::Group(_)
+            | Self::Settings(_)
+            | Self::Roles(_)
+            | Self::NodeGone(_)
+            | Self::GroupGone(_)
+            | Self::RegionGone(_) => None,
         }
     }
 }

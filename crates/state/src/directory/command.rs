@@ -12,7 +12,7 @@ use stead_types::{
 use super::{
     Addresses, BulkMoveRequest, CallRecord, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster,
     LimitsUpdate, MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate, RehearsalRequest,
-    RoleGrant, limits,
+    RoleGrant, TopologyCommand, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -175,6 +175,8 @@ pub enum Command {
     RevokeRole(AuditContext, RoleGrant),
     /// Records calls of operators, such as those that a node has refused.
     RecordCalls(Vec<CallRecord>),
+    /// Adds, replaces or removes nodes or regions. From feature level 5 on.
+    Topology(TopologyCommand),
 }
 
 impl Command {
@@ -234,6 +236,7 @@ impl Command {
                     w.varint(node.get());
                 });
             }
+            Self::Topology(command) => command.encode(w.u8(kind::TOPOLOGY)),
             Self::BeginBulkMove(..)
             | Self::AdvanceBulkMove(..)
             | Self::PauseBulkMove(..)
@@ -320,7 +323,8 @@ impl Command {
             | Self::MoveTenant(..)
             | Self::AbortMove(..)
             | Self::SetClusterSettings(..)
-            | Self::RaiseFeatureLevel(..) => {}
+            | Self::RaiseFeatureLevel(..)
+            | Self::Topology(_) => {}
         }
     }
 
@@ -367,6 +371,7 @@ impl Command {
             kind::GRANT_ROLE => Self::GrantRole(AuditContext::decode(r)?, RoleGrant::decode(r)?),
             kind::REVOKE_ROLE => Self::RevokeRole(AuditContext::decode(r)?, RoleGrant::decode(r)?),
             kind::RECORD_CALLS => Self::RecordCalls(r.list(CallRecord::decode)?),
+            kind::TOPOLOGY => Self::Topology(TopologyCommand::decode(r)?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use stead_types::{
-    DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, TenantLimit, TenantLimits,
-    TenantNumber,
+    DirectoryVersion, Durability, Epoch, Error, ErrorKind, GroupId, Incarnation, NodeId, Revision, TenantLimit,
+    TenantLimits, TenantNumber,
 };
 
 use super::*;
@@ -229,6 +229,27 @@ impl World {
     pub(super) fn erased(&mut self, group: u32, number: u64) -> DirectoryResult {
         let reports = vec![GroupReport::Erased(TenantNumber::new(number))];
         self.apply(Command::Report(GroupId::new(group), Incarnation::FIRST, reports))
+    }
+}
+
+/// Reports, by each group that erases a tenant or has to, that it has done so.
+pub(super) fn erased_everywhere(world: &mut World, number: u64) {
+    let Some(tenant) = world.directory.view().tenant(TenantNumber::new(number)).cloned() else {
+        return;
+    };
+    for member in tenant.members.iter().filter(|member| !member.state.stays()) {
+        let home = tenant.home.get();
+        if member.state == MemberState::Leaving {
+            let reports = vec![GroupReport::Uncounted {
+                tenant: TenantNumber::new(number),
+                epoch: tenant.epoch,
+                group: member.group,
+                version: tenant.version,
+                revision: Revision::ZERO,
+            }];
+            world.apply(Command::Report(GroupId::new(home), Incarnation::FIRST, reports)).unwrap();
+        }
+        world.erased(member.group.get(), number).unwrap();
     }
 }
 

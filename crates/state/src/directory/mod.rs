@@ -76,7 +76,12 @@ mod tenant_promotion;
 mod tenants;
 mod text;
 mod topology;
+mod topology_begin;
+mod topology_change;
+mod topology_changes;
+mod topology_rejection;
 mod view;
+mod voters;
 
 #[cfg(test)]
 mod bulk_moves_test;
@@ -100,6 +105,8 @@ mod recovery_test;
 mod region_loss_test;
 #[cfg(test)]
 mod rehearsals_test;
+#[cfg(test)]
+mod topology_changes_test;
 
 use stead_types::{DirectoryVersion, Epoch, GroupId, Incarnation, TenantNumber};
 
@@ -155,7 +162,11 @@ pub use settings::{ClusterSettings, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
 pub use tenant::{Followers, OwnSettings, Tenant, TenantState};
 pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove};
 pub use tenant_promotion::{PromotionPhase, TenantPromotion};
-pub use topology::{Addresses, Group, Node, Region, Rehearsed};
+pub use topology::{Addresses, Group, Node, Region, Rehearsed, VoterChange};
+pub use topology_change::{
+    ConfirmVoters, TopologyAction, TopologyChange, TopologyCommand, TopologyRequest,
+};
+pub use topology_rejection::TopologyRejection;
 pub use view::{DirectoryView, GroupLoad};
 
 use self::fences::{FenceChange, FenceHistory};
@@ -391,6 +402,7 @@ impl Directory {
             Command::GrantRole(_, grant) => self.grant_role(context, grant),
             Command::RevokeRole(_, grant) => self.revoke_role(context, grant),
             Command::RecordCalls(_) => self.record_calls(),
+            Command::Topology(command) => self.topology(context, command),
         }
     }
 }

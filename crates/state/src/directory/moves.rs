@@ -73,6 +73,9 @@ impl Directory {
         if matches!(operation.kind, OperationKind::Promotion(_)) {
             return self.cancel_promotion(context, id);
         }
+        if matches!(operation.kind, OperationKind::Topology(_)) {
+            return self.cancel_topology_change(context, id);
+        }
         let of = operation.tenants.first().ok_or(Rejection::OperationOver)?;
         let number = of.operation;
         let tenant = self.view.tenant(of.tenant).ok_or(Rejection::OperationOver)?;

@@ -4,7 +4,7 @@ use stead_types::{GroupId, Incarnation, NodeId, TenantNumber};
 
 use super::{
     Addresses, ApplyContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, Group, InitialCluster,
-    NewNode, Node, Region, Rejection,
+    NewNode, Node, Region, Rejection, TopologyRejection,
 };
 
 impl Directory {
@@ -48,6 +48,11 @@ impl Directory {
         self.view
             .region(&region)
             .ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
+        if self.view.settings().check_topology().is_ok() {
+            let name = new.name.clone();
+            let joined = self.join_announced(context, &new);
+            return joined.unwrap_or_else(|| Err(TopologyRejection::NotAnnounced(name).into()));
+        }
         if let Some(known) = self.view.nodes().find(|node| node.name == new.name) {
             return if known.token == new.token && new.token != 0 {
                 Ok(DirectoryOutcome::Node(known.number))
@@ -73,6 +78,7 @@ impl Directory {
                 region: Some(region),
                 voters: vec![number],
                 incarnation: Incarnation::FIRST,
+                change: None,
             };
             self.next_group += 1;
             context.push(&mut self.view, DirectoryChange::Group(group));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use stead_types::{Epoch, GroupId, TenantName, TenantNumber};
 
-use super::{BulkMove, Promotion, command::AuditContext, text};
+use super::{BulkMove, Promotion, TopologyChange, command::AuditContext, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
@@ -49,6 +49,8 @@ pub enum OperationKind {
     BulkMove(Box<BulkMove>),
     /// Tenants get other homes although theirs are lost. It has a record of each instead of [`Operation::tenants`].
     Promotion(Box<Promotion>),
+    /// Nodes or regions are added, replaced or removed. From feature level 5 on.
+    Topology(Box<TopologyChange>),
 }
 
 /// Tenant of an operation.
@@ -90,6 +92,12 @@ pub enum StepName {
     Paused,
     /// A bulk move goes on.
     Resumed,
+    /// Every node that was announced has joined.
+    NodesJoined,
+    /// The groups of a new region are made.
+    GroupsMade,
+    /// A group has new voters.
+    VotersChanged,
 }
 
 /// End of an operation.
@@ -126,7 +134,10 @@ impl Operation {
             | StepName::Refused
             | StepName::Recorded
             | StepName::Paused
-            | StepName::Resumed => None,
+            | StepName::Resumed
+            | StepName::NodesJoined
+            | StepName::GroupsMade
+            | StepName::VotersChanged => None,
         })
     }
 
@@ -143,6 +154,7 @@ impl Operation {
             OperationKind::Promotion(promotion) => {
                 promotion.encode(w.u8(if promotion.has_renewals() { 3 } else { 2 }));
             }
+            OperationKind::Topology(change) => change.encode(w.u8(4)),
         }
         w.list(self.tenants.iter(), |w, of| {
             text::write(w.varint(of.tenant.get()), of.name.as_str());
@@ -160,6 +172,9 @@ impl Operation {
                 StepName::SeedFailed(_) => 5,
                 StepName::Paused => 6,
                 StepName::Resumed => 7,
+                StepName::NodesJoined => 8,
+                StepName::GroupsMade => 9,
+                StepName::VotersChanged => 10,
             };
             w.u8(name);
             if let StepName::SeedFailed(failure) = step.name {
@@ -192,7 +207,8 @@ impl Operation {
             1 => OperationKind::BulkMove(Box::new(BulkMove::decode(r)?)),
             2 => OperationKind::Promotion(Box::new(Promotion::decode(r, false)?)),
             3 => OperationKind::Promotion(Box::new(Promotion::decode(r, true)?)),
-            4.. => return Err(r.malformed()),
+            4 => OperationKind::Topology(Box::new(TopologyChange::decode(r)?)),
+            5.. => return Err(r.malformed()),
         };
         let tenants = r.list(|r| {
             Ok(OperationTenant {
@@ -227,7 +243,10 @@ impl OperationStep {
                 5 => StepName::SeedFailed(SeedFailure::decode(r)?),
                 6 => StepName::Paused,
                 7 => StepName::Resumed,
-                8.. => return Err(r.malformed()),
+                8 => StepName::NodesJoined,
+                9 => StepName::GroupsMade,
+                10 => StepName::VotersChanged,
+                11.. => return Err(r.malformed()),
             },
             time: r.varint()?,
         })

@@ -14,6 +14,7 @@ use stead_types::TenantNumber;
 use super::{
     BulkMove, BulkMoveItem, ItemMove, ItemState, OPERATION_STEPS_MAX, OPERATIONS_MAX, Operation, OperationEnd,
     OperationKind, OperationStep, Promotion, PromotionItem, PromotionItems, PromotionState, Selection, StepName,
+    TopologyChange,
 };
 use crate::shard::record::OperationId;
 
@@ -38,6 +39,8 @@ pub struct Operations {
     promotions: PromotionItems,
     /// Promotions that are over.
     finished_promotions: BTreeSet<u64>,
+    /// Changes of the topology in flight.
+    topology_in_flight: BTreeSet<u64>,
 }
 
 impl Operations {
@@ -71,7 +74,7 @@ impl Operations {
     pub fn bulk_move(&self, id: u64) -> Option<&BulkMove> {
         match &self.all.get(&id)?.kind {
             OperationKind::BulkMove(bulk) => Some(bulk),
-            OperationKind::Move { .. } | OperationKind::Promotion(_) => None,
+            OperationKind::Move { .. } | OperationKind::Promotion(_) | OperationKind::Topology(_) => None,
         }
     }
 
@@ -79,7 +82,7 @@ impl Operations {
     pub fn promotion(&self, id: u64) -> Option<&Promotion> {
         match &self.all.get(&id)?.kind {
             OperationKind::Promotion(promotion) => Some(promotion),
-            OperationKind::Move { .. } | OperationKind::BulkMove(_) => None,
+            OperationKind::Move { .. } | OperationKind::BulkMove(_) | OperationKind::Topology(_) => None,
         }
     }
 
@@ -96,6 +99,18 @@ impl Operations {
     /// Returns the numbers of the bulk moves in flight.
     pub fn bulk_in_flight(&self) -> impl Iterator<Item = u64> + '_ {
         self.bulk_in_flight.iter().copied()
+    }
+
+    /// Returns the numbers of the changes of the topology in flight.
+    pub(super) fn topology_in_flight(&self) -> impl Iterator<Item = u64> + '_ {
+        self.topology_in_flight.iter().copied()
+    }
+
+    /// Replaces a change of the topology.
+    pub(super) fn put_topology_change(&mut self, id: u64, change: TopologyChange) {
+        if let Some(operation) = self.all.get_mut(&id) {
+            operation.kind = OperationKind::Topology(Box::new(change));
+        }
     }
 
     /// Returns the record of a tenant of a bulk move.
@@ -192,6 +207,7 @@ impl Operations {
                     OperationKind::Move { .. } => {}
                     OperationKind::BulkMove(_) => drop(self.bulk_in_flight.insert(operation.id)),
                     OperationKind::Promotion(_) => self.promotions.begin(operation.id),
+                    OperationKind::Topology(_) => drop(self.topology_in_flight.insert(operation.id)),
                 }
             }
         }
@@ -228,7 +244,7 @@ impl Operations {
     pub(super) fn promotion_mut(&mut self, id: u64) -> Option<&mut Promotion> {
         match &mut self.all.get_mut(&id)?.kind {
             OperationKind::Promotion(promotion) => Some(promotion),
-            OperationKind::Move { .. } | OperationKind::BulkMove(_) => None,
+            OperationKind::Move { .. } | OperationKind::BulkMove(_) | OperationKind::Topology(_) => None,
         }
     }
 
@@ -260,6 +276,7 @@ impl Operations {
             self.finished_promotions.insert(id);
         }
         self.bulk_in_flight.remove(&id);
+        self.topology_in_flight.remove(&id);
         self.promotions.end(id);
         self.finished.insert((end.time, id));
         operation.end = Some(end);

@@ -2,12 +2,15 @@
 
 use stead_types::{Durability, GroupId, Jurisdiction, RegionName};
 
-use super::{DirectoryView, Followers, MemberState, Rejection, ReplicaSetMember, Tenant};
+use super::{DirectoryView, Followers, MemberState, Rejection, ReplicaSetMember, Tenant, TopologyRejection};
 
 /// Checks that a region exists and takes tenants.
 pub(super) fn open(view: &DirectoryView, region: &RegionName) -> Result<(), Rejection> {
     let found = view.region(region);
     let found = found.ok_or_else(|| Rejection::RegionUnknown(region.clone()))?;
+    if found.leaving {
+        return Err(TopologyRejection::RegionLeaving(region.clone()).into());
+    }
     if found.is_draining() {
         return Err(Rejection::RegionDraining(region.clone()));
     }
@@ -66,7 +69,7 @@ pub(super) fn members(view: &DirectoryView, tenant: &Tenant) -> Box<[ReplicaSetM
             Followers::AllAdmitted => tenant.admits(&region.jurisdiction),
             Followers::Named(regions) => regions.contains(&region.name),
         };
-        if wanted {
+        if wanted && !region.leaving {
             stay.extend(follower(view, tenant, &region.name));
         }
     }
@@ -174,4 +177,12 @@ pub(super) fn has_other_region(view: &DirectoryView, tenant: &Tenant) -> bool {
     let region = |group: GroupId| view.region_of(group).map(|region| &region.name);
     let home = region(tenant.home);
     tenant.follower_groups().any(|group| region(group) != home)
+}
+
+/// Tells whether a tenant with durability `REMOTE` keeps a follower in another region when a region is removed.
+pub(super) fn has_remote_without(view: &DirectoryView, tenant: &Tenant, removed: &RegionName) -> bool {
+    let region = |group: GroupId| view.region_of(group).map(|region| &region.name);
+    let home = region(tenant.home);
+    let mut others = tenant.follower_groups().map(region);
+    tenant.durability != Durability::Remote || others.any(|other| other != home && other != Some(removed))
 }

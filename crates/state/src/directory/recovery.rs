@@ -117,6 +117,7 @@ impl Directory {
             region: None,
             voters: vec![request.founder],
             incarnation: directory.incarnation,
+            change: None,
         };
         context.push(&mut directory.view, DirectoryChange::Group(group));
         directory.note_lease_ttl(&mut context, request.lease_ttl_ms);

@@ -2,7 +2,7 @@
 
 use stead_types::{Error, ErrorKind, GroupId, Jurisdiction, NodeId, RegionName, TenantName, TenantNumber};
 
-use super::{PromotionRejection, RegionLossRejection};
+use super::{PromotionRejection, RegionLossRejection, TopologyRejection};
 
 /// Result of one command, equal in every replica.
 pub type DirectoryResult = Result<DirectoryOutcome, Rejection>;
@@ -227,6 +227,9 @@ pub enum Rejection {
     /// The policy for the loss of a tenant's home region is refused.
     #[error(transparent)]
     RegionLoss(#[from] RegionLossRejection),
+    /// A change of nodes or regions is refused.
+    #[error(transparent)]
+    Topology(#[from] TopologyRejection),
     /// There would be too many records of tenants of bulk moves: of those to be moved, beside others that are needed.
     #[error("{0} tenants beside {1} of other bulk moves exceed {max}: undrain regions, or move fewer", max = super::ITEMS_MAX)]
     BulkTenantsFull(u64, u64),
@@ -260,6 +263,7 @@ impl From<Rejection> for Error {
         let kind = match rejection {
             Rejection::Promotion(promotion) => promotion.kind(),
             Rejection::RegionLoss(region_loss) => region_loss.kind(),
+            Rejection::Topology(topology) => topology.kind(),
             Rejection::NotBootstrapped => ErrorKind::Unavailable,
             Rejection::OtherCluster | Rejection::Changed(_) => ErrorKind::Conflict,
             Rejection::NotDisabled(_) | Rejection::StaleIncarnation | Rejection::StaleReport => ErrorKind::Conflict,

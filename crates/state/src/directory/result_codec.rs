@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use stead_types::{GroupId, Jurisdiction, RegionName, TenantName, TenantNumber};
 
-use super::{DirectoryOutcome, DirectoryResult, PromotionRejection, RegionLossRejection, Rejection, text};
+use super::{DirectoryOutcome, DirectoryResult, PromotionRejection, RegionLossRejection, Rejection, TopologyRejection, text};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Writes a result, for the node that forwarded the command.
@@ -83,6 +83,7 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
         Rejection::BulkMovesFull => drop(w.u8(81)),
         Rejection::Promotion(promotion) => promotion.encode(w),
         Rejection::RegionLoss(region_loss) => region_loss.encode(w),
+        Rejection::Topology(topology) => topology.encode(w),
         Rejection::BulkTenantsFull(selected, kept) => drop(w.u8(69).varint(*selected).varint(*kept)),
         Rejection::NotHome { tenant, region } => {
             named(110, tenant.as_str());
@@ -233,7 +234,10 @@ fn decode_bulk_move_rejection(tag: u8, r: &mut Reader) -> Result<Rejection, Malf
         111 => Rejection::RehearsalWithoutForecast(text::parse(r)?),
         _ => match RegionLossRejection::decode(tag, r)? {
             Some(region_loss) => region_loss.into(),
-            None => PromotionRejection::decode(tag, r)?.into(),
+            None => match TopologyRejection::decode(tag, r)? {
+                Some(topology) => topology.into(),
+                None => PromotionRejection::decode(tag, r)?.into(),
+            },
         },
     })
 }

@@ -22,6 +22,8 @@ const REGION_LOSS: u32 = 4;
 /// Feature level from which on identities have roles, and nodes ask each other what only another one can answer over the
 /// peer listener.
 const ROLES: u32 = 5;
+/// Feature level from which on nodes and regions are added, replaced and removed.
+const TOPOLOGY: u32 = 5;
 /// Time after a raise for which a node may serve without a lease: a minute, and a quarter more because logged time passes
 /// at 0.9 to 1.1 of a clock's rate. A cluster whose tenants were all created within it was never of an earlier version.
 const WITHOUT_LEASE_MS: u64 = 75_000;
@@ -128,6 +130,17 @@ impl ClusterSettings {
         }
         Err(Rejection::FeatureLevel {
             needed: REGION_LOSS,
+            level: self.feature_level,
+        })
+    }
+
+    /// Checks that nodes and regions may be added, replaced and removed: nodes of earlier versions cannot read that.
+    pub fn check_topology(&self) -> Result<(), Rejection> {
+        if self.feature_level >= TOPOLOGY {
+            return Ok(());
+        }
+        Err(Rejection::FeatureLevel {
+            needed: TOPOLOGY,
             level: self.feature_level,
         })
     }

@@ -17,6 +17,8 @@ pub struct Region {
     pub drains: Box<[u64]>,
     /// The last rehearsal of its loss that has succeeded. From feature level 4 on.
     pub rehearsed: Option<Rehearsed>,
+    /// Whether it is being removed: no tenant is placed in it or followed from it. From feature level 5 on.
+    pub leaving: bool,
 }
 
 /// Rehearsal of the loss of a region.
@@ -68,6 +70,19 @@ pub struct Group {
     pub voters: Vec<NodeId>,
     /// Number of recoveries from a lost majority.
     pub incarnation: Incarnation,
+    /// Change of its voters that its leader carries out; `None` while they stay. From feature level 5 on.
+    pub change: Option<VoterChange>,
+}
+
+/// Change of the voters of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoterChange {
+    /// The voters afterwards.
+    pub voters: Vec<NodeId>,
+    /// Number of the operation that needs it.
+    pub operation: u64,
+    /// Whether it was given up: the leader undoes it, unless Raft has it already.
+    pub withdrawn: bool,
 }
 
 impl Region {
@@ -78,6 +93,7 @@ impl Region {
             jurisdiction,
             drains: Box::new([]),
             rehearsed: None,
+            leaving: false,
         }
     }
 
@@ -90,13 +106,19 @@ impl Region {
     pub(super) fn encode(&self, writer: &mut Writer) {
         text::write(writer, self.name.as_str());
         text::write(writer, self.jurisdiction.as_str());
-        if self.is_draining() || self.rehearsed.is_some() {
+        if self.is_draining() || self.rehearsed.is_some() || self.leaving {
             writer.list(self.drains.iter(), |w, drain| {
                 w.varint(*drain);
             });
         }
         if let Some(rehearsed) = self.rehearsed {
             writer.varint(rehearsed.operation).varint(rehearsed.time);
+        } else if self.leaving {
+            // No operation has this number.
+            writer.varint(0).varint(0);
+        }
+        if self.leaving {
+            writer.bool(true);
         }
     }
 
@@ -113,9 +135,11 @@ impl Region {
                 time: reader.varint()?,
             }),
         };
+        let leaving = !reader.is_empty() && reader.bool()?;
         Ok(Self {
             drains,
-            rehearsed,
+            rehearsed: rehearsed.filter(|rehearsed| rehearsed.operation > 0),
+            leaving,
             ..region
         })
     }
@@ -138,6 +162,11 @@ impl Addresses {
 }
 
 impl Node {
+    /// Tells whether it has joined: one that was only announced has no addresses.
+    pub fn has_joined(&self) -> bool {
+        !self.addresses.peer.is_empty()
+    }
+
     pub(super) fn encode(&self, writer: &mut Writer) {
         writer.varint(self.number.get());
         text::write(writer, &self.name);
@@ -159,6 +188,12 @@ impl Node {
 }
 
 impl Group {
+    /// Tells whether a node has a replica of it: it votes, or will.
+    pub fn is_on(&self, node: NodeId) -> bool {
+        let joins = |change: &VoterChange| change.voters.contains(&node);
+        self.voters.contains(&node) || self.change.as_ref().is_some_and(joins)
+    }
+
     pub(super) fn encode(&self, writer: &mut Writer) {
         writer.varint(u64::from(self.number.get()));
         writer.option(self.region.as_ref(), |w, region| text::write(w, region.as_str()));
@@ -166,6 +201,13 @@ impl Group {
             w.varint(voter.get());
         });
         writer.varint(u64::from(self.incarnation.0));
+        // Earlier versions end here.
+        if let Some(change) = &self.change {
+            writer.list(change.voters.iter(), |w, voter| {
+                w.varint(voter.get());
+            });
+            writer.varint(change.operation).bool(change.withdrawn);
+        }
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
@@ -174,6 +216,14 @@ impl Group {
             region: reader.option(text::parse)?,
             voters: reader.list(text::node)?,
             incarnation: Incarnation(reader.varint_u32()?),
+            change: match reader.is_empty() {
+                true => None,
+                false => Some(VoterChange {
+                    voters: reader.list(text::node)?,
+                    operation: reader.varint()?,
+                    withdrawn: reader.bool()?,
+                }),
+            },
         })
     }
 }

@@ -75,6 +75,9 @@ impl DirectoryView {
             DirectoryChange::TenantGone(number) => self.take_out(number),
             DirectoryChange::Settings(settings) => self.settings = Some(settings),
             DirectoryChange::Roles(binding) => Arc::make_mut(&mut self.role_bindings).put(binding),
+            DirectoryChange::NodeGone(number) => drop(self.nodes.remove(&number)),
+            DirectoryChange::GroupGone(number) => drop(self.groups.remove(&number)),
+            DirectoryChange::RegionGone(name) => drop(self.regions.remove(&name)),
         }
     }
 

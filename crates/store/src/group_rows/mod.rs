@@ -30,10 +30,12 @@ use crate::machine::{AppliedState, MachineError};
 use crate::table::Table;
 
 mod bulk_writer;
+mod erase;
 mod group_row;
 mod installs;
 
 pub use bulk_writer::BulkWriter;
+pub use erase::erase;
 
 /// Rows in memory that start a checkpoint, on a node whose [`Stagger`](crate::background::Stagger) is zero.
 pub const CHECKPOINT_ROWS: usize = 50_000;

@@ -1,5 +1,6 @@
 //! `stead node`.
 
+mod change;
 mod display;
 
 use clap::Subcommand;
@@ -25,10 +26,27 @@ pub(crate) enum Verb {
         /// Number or name of the node
         node: String,
     },
+    /// Add a node to a region: announce it, wait until it has joined, and let it vote where that bears one more loss
+    Add(change::Add),
+    /// Put a node in the place of another one, alive or lost: with another name, or the same machine with a new disk
+    Replace(change::Replace),
+    /// Remove a node, alive or lost
+    Remove(change::Remove),
 }
 
 impl Verb {
+    /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
+    pub(crate) fn detaches(&self) -> bool {
+        matches!(self, Self::Add(_) | Self::Replace(_) | Self::Remove(_))
+    }
+
     pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
+        match self {
+            Self::Add(verb) => return verb.run(target).await,
+            Self::Replace(verb) => return verb.run(target).await,
+            Self::Remove(verb) => return verb.run(target).await,
+            Self::List { .. } | Self::Status { .. } => {}
+        }
         let admin = context::connect(target).await?.admin();
         match self {
             Self::List { of } => table(&admin.nodes(&of).await?).print(target.output),
@@ -38,6 +56,7 @@ impl Verb {
                 table(&[node]).print_one(target.output)?;
                 health_problem.map_or(Ok(()), |what| Err(CommandError::new(Code::Unhealthy, what)))
             }
+            Self::Add(_) | Self::Replace(_) | Self::Remove(_) => Ok(()),
         }
     }
 }

@@ -7,7 +7,7 @@ use stead_client::{
     BulkMoveState, MovePlan, OperationInfo, OperationOutcome, Place, PromotionPhase, Replica, Role, Step, StepName,
 };
 
-use super::{bulk_display, promotion_display, promotion_value};
+use super::{bulk_display, promotion_display, promotion_value, topology_display};
 use crate::{
     output::{self, OutputTable, list},
     verbs::region::seeds,
@@ -54,7 +54,8 @@ fn cells(operation: &OperationInfo) -> Vec<String> {
 fn subject(operation: &OperationInfo) -> String {
     let bulk = operation.progress.as_ref().map(|progress| &progress.selection);
     let promotion = operation.promotion.as_ref().map(|promotion| &promotion.selection);
-    let selection = bulk.or(promotion);
+    let topology = operation.topology.as_ref().map(|topology| &topology.summary);
+    let selection = bulk.or(promotion).or(topology);
     selection.map_or_else(|| list(&operation.tenants), Clone::clone)
 }
 
@@ -104,6 +105,9 @@ pub(in crate::verbs) fn last_line(operation: &OperationInfo) -> String {
             done.promoted,
             done.moved
         ),
+        Some(OperationOutcome::TopologyChanged(summary)) => {
+            format!("{}  done: {summary}", since(operation, operation.ended))
+        }
         Some(OperationOutcome::Failed(error)) => {
             format!("{}  failed: {}", since(operation, operation.ended), error.message)
         }
@@ -121,6 +125,9 @@ pub(in crate::verbs) fn waiting(operation: &OperationInfo) -> String {
     if let Some(promotion) = &operation.promotion {
         return promotion_display::waiting(promotion, SystemTime::now());
     }
+    if let Some(topology) = &operation.topology {
+        return topology_display::waiting(topology, operation.cancel_requested);
+    }
     let waits_for = match operation.steps_left.first() {
         Some(StepName::Planned) => "the directory plans the move",
         Some(StepName::HeirReady) => "the target catches up, while the tenant goes on",
@@ -131,6 +138,9 @@ pub(in crate::verbs) fn waiting(operation: &OperationInfo) -> String {
             | StepName::SeedFailed
             | StepName::Paused
             | StepName::Resumed
+            | StepName::NodesJoined
+            | StepName::GroupsMade
+            | StepName::VotersChanged
             | StepName::Other,
         ) => "the next step",
         None if operation.cancel_requested => "whether it was cancelled in time",
@@ -158,6 +168,9 @@ fn step_text(name: StepName) -> &'static str {
         StepName::SeedFailed => "the copy for the target was given up",
         StepName::Paused => "paused",
         StepName::Resumed => "resumed",
+        StepName::NodesJoined => "every announced node has joined",
+        StepName::GroupsMade => "the groups of the region are made",
+        StepName::VotersChanged => "a group has new voters",
         StepName::Other => "a step that this version does not know",
     }
 }
@@ -172,6 +185,9 @@ fn step_name(name: StepName) -> &'static str {
         StepName::SeedFailed => "STEP_NAME_SEED_FAILED",
         StepName::Paused => "STEP_NAME_PAUSED",
         StepName::Resumed => "STEP_NAME_RESUMED",
+        StepName::NodesJoined => "STEP_NAME_NODES_JOINED",
+        StepName::GroupsMade => "STEP_NAME_GROUPS_MADE",
+        StepName::VotersChanged => "STEP_NAME_VOTERS_CHANGED",
         StepName::Other => "STEP_NAME_UNSPECIFIED",
     }
 }
@@ -182,9 +198,12 @@ fn state(operation: &OperationInfo) -> &'static str {
         None if is_paused(operation) => "paused",
         None if is_blocked(operation) => "blocked",
         None => "in flight",
-        Some(OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_) | OperationOutcome::Promoted(_)) => {
-            "done"
-        }
+        Some(
+            OperationOutcome::Moved { .. }
+            | OperationOutcome::TenantsMoved(_)
+            | OperationOutcome::Promoted(_)
+            | OperationOutcome::TopologyChanged(_),
+        ) => "done",
         Some(OperationOutcome::Failed(_)) => "failed",
         Some(OperationOutcome::Cancelled(_)) => "cancelled",
     }
@@ -269,6 +288,7 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
                 "replaced": done.replaced.to_string(),
             });
         }
+        Some(OperationOutcome::TopologyChanged(summary)) => response = json!({ "summary": summary }),
         Some(OperationOutcome::Failed(why)) => {
             let details = stead_api::status::to_operation_error(why);
             error = json!({ "reason": details.reason, "message": why.message });
@@ -298,6 +318,7 @@ pub(in crate::verbs) fn value(operation: &OperationInfo) -> Value {
         "bulkPlan": operation.bulk_plan.as_ref().map(bulk_display::plan_value),
         "promotion": operation.promotion.as_ref().map(promotion_value::progress_value),
         "promotionPlan": operation.promotion_plan.as_ref().map(promotion_value::plan_value),
+        "topology": operation.topology.as_ref().map(topology_display::value),
     })
 }
 
@@ -365,6 +386,7 @@ pub(super) mod tests {
             bulk_plan: None,
             promotion: None,
             promotion_plan: None,
+            topology: None,
         }
     }
 

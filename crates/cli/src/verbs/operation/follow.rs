@@ -5,7 +5,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use stead_client::{Admin, BulkMoveState, OperationInfo, OperationOutcome, PromotionPhase};
+use stead_client::{Admin, BulkMoveState, OperationInfo, OperationOutcome, PromotionPhase, TopologyProgress};
 use tokio::time::timeout;
 
 use super::display;
@@ -79,7 +79,10 @@ fn paused(operation: &OperationInfo) -> Option<CommandError> {
 /// Returns the failure of an operation that is over.
 pub(in crate::verbs) fn failure(operation: &OperationInfo) -> Option<CommandError> {
     match operation.outcome.as_ref()? {
-        OperationOutcome::Moved { .. } | OperationOutcome::TenantsMoved(_) | OperationOutcome::Promoted(_) => None,
+        OperationOutcome::Moved { .. }
+        | OperationOutcome::TenantsMoved(_)
+        | OperationOutcome::Promoted(_)
+        | OperationOutcome::TopologyChanged(_) => None,
         OperationOutcome::Failed(error) => Some(error.clone().into()),
         OperationOutcome::Cancelled(message) => Some(CommandError::new(Code::Conflict, message.clone())),
     }
@@ -149,6 +152,8 @@ struct Progress {
     shown_phase: Option<PromotionPhase>,
     /// Whether the operation is a promotion.
     is_promotion: bool,
+    /// Progress of a change of nodes or regions that was shown.
+    shown_topology: Option<TopologyProgress>,
 }
 
 impl Progress {
@@ -167,6 +172,7 @@ impl Progress {
             shown_wave: 0,
             shown_phase: None,
             is_promotion: false,
+            shown_topology: None,
         }
     }
 
@@ -199,6 +205,20 @@ impl Progress {
                 None => {}
             }
             self.shown_phase = Some(promotion.phase);
+        }
+        if let Some(topology) = &operation.topology {
+            match &self.bar {
+                Some(bar) => {
+                    bar.set_style(bulk_style());
+                    bar.set_length(u64::from(topology.voter_changes.max(1)));
+                    bar.set_position(u64::from(topology.voter_changes_done));
+                }
+                None if self.shown_topology.as_ref() != Some(topology) && operation.outcome.is_none() => {
+                    self.line(&display::waiting(operation));
+                }
+                None => {}
+            }
+            self.shown_topology = Some(topology.clone());
         }
         let is_over = operation.outcome.is_some() || stopped(operation).is_some();
         match &self.bar {

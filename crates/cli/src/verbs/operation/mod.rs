@@ -20,6 +20,7 @@ mod promotion_display;
 mod promotion_value;
 mod report;
 mod show;
+mod topology_display;
 mod tenants;
 mod watch;
 

@@ -1,5 +1,6 @@
 //! `stead region`.
 
+mod change;
 mod drain;
 mod failback;
 mod list;
@@ -35,6 +36,10 @@ pub(crate) enum Verb {
     Failback(failback::Failback),
     /// Move tenants of a region from its groups with most to those with least
     Spread(drain::Spread),
+    /// Add a region with its first nodes: announce them, wait until they have joined, and let tenants be followed there
+    Add(change::Add),
+    /// Remove a region in which no tenant is at home, once it has erased what it followed
+    Remove(change::Remove),
 }
 
 impl Verb {
@@ -49,6 +54,8 @@ impl Verb {
             Self::Rehearse(verb) => verb.run(target).await,
             Self::Failback(verb) => verb.run(target).await,
             Self::Spread(verb) => verb.run(target).await,
+            Self::Add(verb) => verb.run(target).await,
+            Self::Remove(verb) => verb.run(target).await,
         }
     }
 
@@ -62,6 +69,8 @@ impl Verb {
                 | Self::Spread(_)
                 | Self::Rehearse(_)
                 | Self::Failback(_)
+                | Self::Add(_)
+                | Self::Remove(_)
         )
     }
 }

@@ -43,6 +43,11 @@ pub(super) fn message(view: &DirectoryView, group: &Group) -> admin::Group {
         voters: group.voters.iter().map(|voter| voter.get()).collect(),
         home_tenants: view.load(group.number).homes,
         status: None,
+        next_voters: group
+            .change
+            .iter()
+            .flat_map(|change| change.voters.iter().map(|voter| voter.get()))
+            .collect(),
     }
 }
 

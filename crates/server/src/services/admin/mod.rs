@@ -38,6 +38,7 @@ mod tenant_move;
 #[cfg(test)]
 mod tenant_move_test;
 mod tenant_verify;
+pub(crate) mod topology;
 
 use stead_api::{convert, proto::admin::v1 as admin, status};
 use stead_state::{

@@ -10,8 +10,8 @@ use stead_api::{
     convert,
     proto::{
         admin::v1::{
-            self as admin, BulkMoveResponse, MoveTenantResponse, OperationMetadata, WatchOperationRequest,
-            WatchOperationResponse,
+            self as admin, BulkMoveResponse, MoveTenantResponse, OperationMetadata, TopologyResponse,
+            WatchOperationRequest, WatchOperationResponse,
             operation_metadata::{Kind, Step, StepName as StepMessage},
             operation_service_server,
         },
@@ -31,7 +31,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{bulk_move_message, place, promotion_message, region_name, region_seeds::seeds_at, time, to_status};
+use super::{
+    bulk_move_message, place, promotion_message, region_name, region_seeds::seeds_at, time, to_status, topology,
+};
 use crate::{auth::Access, host::Host, services::call_metadata::access};
 
 /// Longest time between two reads of an operation that is followed.
@@ -104,6 +106,11 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
             promotion: Some(promotion_message::progress(promotion, operation.end.is_some())),
             ..common
         },
+        OperationKind::Topology(change) => OperationMetadata {
+            kind: Kind::Topology.into(),
+            topology: Some(topology::progress(view, change)),
+            ..common
+        },
     }
 }
 
@@ -116,6 +123,7 @@ pub(crate) async fn message_with_seed(host: &Host, operation: &Operation, deadli
         Some(_) => Ok(None),
     };
     let failures = timeout_at(deadline, promotion_failures(host, operation)).await;
+    let waits = timeout_at(deadline, topology::waits(host, operation)).await;
     host.directory_view.read(|view| {
         let mut metadata = OperationMetadata {
             seed: seed.ok().flatten(),
@@ -123,6 +131,9 @@ pub(crate) async fn message_with_seed(host: &Host, operation: &Operation, deadli
         };
         if let Some(promotion) = &mut metadata.promotion {
             promotion.failures = failures.unwrap_or_default();
+        }
+        if let Some(topology) = &mut metadata.topology {
+            topology.waits = waits.unwrap_or_default();
         }
         longrunning::Operation {
             metadata: Some(convert::operation::pack_metadata(&metadata)),
@@ -184,6 +195,7 @@ fn result(view: &DirectoryView, operation: &Operation) -> Option<operation::Resu
                 }
                 OperationKind::BulkMove(bulk) => bulk_move_message::cancelled(bulk),
                 OperationKind::Promotion(promotion) => promotion_message::cancelled(promotion),
+                OperationKind::Topology(change) => format!("cancelled, nothing has changed: {}", change.summary),
             };
             operation::Result::Error(status::cancelled(message))
         }
@@ -208,6 +220,9 @@ fn response(view: &DirectoryView, operation: &Operation) -> prost_types::Any {
         OperationKind::Promotion(promotion) => {
             convert::operation::pack_promote_response(&promotion_message::response(promotion))
         }
+        OperationKind::Topology(change) => convert::operation::pack_topology_response(&TopologyResponse {
+            summary: change.summary.clone(),
+        }),
     }
 }
 
@@ -221,6 +236,9 @@ fn step_message(name: StepName) -> StepMessage {
         StepName::SeedFailed(_) => StepMessage::SeedFailed,
         StepName::Paused => StepMessage::Paused,
         StepName::Resumed => StepMessage::Resumed,
+        StepName::NodesJoined => StepMessage::NodesJoined,
+        StepName::GroupsMade => StepMessage::GroupsMade,
+        StepName::VotersChanged => StepMessage::VotersChanged,
     }
 }
 
@@ -331,7 +349,8 @@ impl OperationWatcher {
                 // A copy that is being made changes nothing in the directory.
                 () = sleep(SEED_INTERVAL) => {
                     let Some(last) = self.follower.last().cloned() else { continue };
-                    if seed(&self.service.host, &last).await.is_some() {
+                    let is_topology = matches!(last.kind, OperationKind::Topology(_));
+                    if is_topology || seed(&self.service.host, &last).await.is_some() {
                         break Ok(last);
                     }
                 }

@@ -38,6 +38,7 @@ mod slow_reader;
 mod start;
 mod strangers;
 mod tls;
+mod topology;
 mod ttl;
 mod verdict;
 mod watch_resume;
@@ -177,6 +178,10 @@ pub(super) enum Step {
     RestartAll,
     /// Resource usage of nine idle nodes
     Idle,
+    /// A node is killed: the check of the cluster names it and what it endangers, and nothing once it is back
+    CheckFinds,
+    /// The disk of a node is lost three times under load: the same machine takes its place under another number
+    ReplaceDisk,
     /// The directory's majority lost for good, and recovered from the voter that is left; it has one voter from then on
     DirectoryRecover,
 }
@@ -292,6 +297,8 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,
+        Step::CheckFinds => topology::check_finds(world).await,
+        Step::ReplaceDisk => topology::replace_disk(world, data).await,
         Step::DirectoryRecover => directory_recover::run(world, data).await,
     }
 }

@@ -1,0 +1,139 @@
+//! Operators' calls that change the nodes and regions of the cluster.
+
+use stead_api::proto::admin::v1::{self, topology_service_client::TopologyServiceClient as Service};
+use stead_types::Error;
+
+use super::{Admin, OperationInfo, operation};
+
+/// Progress of a change of nodes or regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopologyProgress {
+    /// What it does, for people.
+    pub summary: String,
+    /// Names of announced nodes that have not joined yet.
+    pub awaited: Vec<String>,
+    /// Number of changes of groups' voters that it has begun.
+    pub voter_changes: u32,
+    /// Number of those that are done.
+    pub voter_changes_done: u32,
+    /// What it waits for, as far as the asked node knows.
+    pub waits: Vec<String>,
+}
+
+/// Change of the nodes or regions of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopologyRequest {
+    /// Announces a node, which then joins.
+    AddNode {
+        /// Its name.
+        name: String,
+        /// Its region.
+        region: String,
+        /// Whether it only votes in the directory.
+        witness: bool,
+    },
+    /// Announces a node that takes the place of another one.
+    ReplaceNode {
+        /// Name or number of the node that goes.
+        node: String,
+        /// Name of the node that comes; empty: that of the one that goes.
+        name: String,
+    },
+    /// Removes a node.
+    RemoveNode {
+        /// Its name or number.
+        node: String,
+        /// Whether groups may be left able to lose fewer nodes.
+        accept_less: bool,
+    },
+    /// Adds a region with its first nodes.
+    AddRegion {
+        /// Its name.
+        name: String,
+        /// Its jurisdiction.
+        jurisdiction: String,
+        /// Names of its nodes.
+        nodes: Vec<String>,
+    },
+    /// Removes a region in which no tenant is at home.
+    RemoveRegion {
+        /// Its name.
+        name: String,
+    },
+    /// Gives the directory the voters that the nodes allow.
+    RestoreDirectory,
+}
+
+impl Admin {
+    /// Begins a change of the nodes or regions of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// It is refused, or a failure that says whether it may have begun.
+    pub async fn change_topology(&self, request: TopologyRequest, reason: &str) -> Result<OperationInfo, Error> {
+        let reason = reason.to_owned();
+        let state = self.0.state();
+        macro_rules! begin {
+            ($method:ident, $request:expr) => {{
+                let call = async |channel, request| Service::new(channel).$method(request).await;
+                state.unary($request, state.deadline(None), false, call).await?
+            }};
+        }
+        let begun = match request {
+            TopologyRequest::AddNode { name, region, witness } => {
+                let request = v1::AddNodeRequest {
+                    name,
+                    region,
+                    witness,
+                    reason,
+                };
+                begin!(add_node, request)
+            }
+            TopologyRequest::ReplaceNode { node, name } => {
+                begin!(replace_node, v1::ReplaceNodeRequest { node, name, reason })
+            }
+            TopologyRequest::RemoveNode { node, accept_less } => {
+                let request = v1::RemoveNodeRequest {
+                    node,
+                    accept_less,
+                    reason,
+                };
+                begin!(remove_node, request)
+            }
+            TopologyRequest::AddRegion {
+                name,
+                jurisdiction,
+                nodes,
+            } => {
+                let request = v1::AddRegionRequest {
+                    name,
+                    jurisdiction,
+                    nodes,
+                    reason,
+                };
+                begin!(add_region, request)
+            }
+            TopologyRequest::RemoveRegion { name } => begin!(remove_region, v1::RemoveRegionRequest { name, reason }),
+            TopologyRequest::RestoreDirectory => begin!(restore_directory, v1::RestoreDirectoryRequest { reason }),
+        };
+        operation::read(Some(begun))
+    }
+}
+
+/// Reads the progress.
+pub(super) fn progress(progress: v1::TopologyProgress) -> TopologyProgress {
+    let v1::TopologyProgress {
+        summary,
+        awaited,
+        voter_changes,
+        voter_changes_done,
+        waits,
+    } = progress;
+    TopologyProgress {
+        summary,
+        awaited,
+        voter_changes,
+        voter_changes_done,
+        waits,
+    }
+}
