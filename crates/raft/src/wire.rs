@@ -140,6 +140,25 @@ pub(crate) fn kind(envelope: &RaftEnvelope) -> Result<MessageKind, Malformed> {
         .ok_or(Malformed { what: "raft message" })
 }
 
+/// Response from another node than the one that was asked: a machine with a new disk has the address of the node that it
+/// replaces, and what it has must not be taken for what that one had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{asked} was asked, and {answering} has answered at its address")]
+pub(crate) struct OtherNode {
+    pub(crate) asked: NodeId,
+    pub(crate) answering: NodeId,
+}
+
+/// Returns a response, which must be from the node that was asked.
+pub(crate) fn response_from(asked: NodeId, response: RaftEnvelope) -> Result<RaftEnvelope, OtherNode> {
+    let answering = NodeId::new(response.from_node);
+    if answering == asked {
+        Ok(response)
+    } else {
+        Err(OtherNode { asked, answering })
+    }
+}
+
 /// Returns the body of an envelope, which must be of this kind.
 pub(crate) fn body(envelope: RaftEnvelope, expected: MessageKind) -> Result<Bytes, Malformed> {
     if kind(&envelope)? == expected {

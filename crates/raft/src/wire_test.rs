@@ -202,3 +202,17 @@ proptest::proptest! {
         }
     }
 }
+
+/// A machine with a new disk answers at the address of the node that it replaces.
+#[test]
+fn response_of_another_node_is_refused() {
+    let sender = Sender {
+        group: GroupId::new(1),
+        incarnation: Incarnation::FIRST,
+        node: NodeId::new(5),
+    };
+    let response = sender.envelope(MessageKind::AppendResponse, 1, Bytes::new());
+    assert!(response_from(NodeId::new(5), response.clone()).is_ok());
+    let (asked, answering) = (NodeId::new(4), NodeId::new(5));
+    assert_eq!(response_from(asked, response), Err(OtherNode { asked, answering }));
+}

@@ -204,9 +204,10 @@ async fn update_addresses(host: Arc<Host>, stop: CancellationToken) -> Result<()
     let mut versions = host.directory_view.watch();
     loop {
         versions.borrow_and_update();
-        let is_other = host
-            .directory_view
-            .read(|view| view.node(own).map(|node| node.has_joined() && node.addresses != addresses));
+        let is_other = host.directory_view.read(|view| {
+            view.node(own)
+                .map(|node| node.has_joined() && node.addresses != addresses)
+        });
         match is_other {
             Some(true) => {}
             // Once the view has them nothing changes them but this task.
@@ -218,11 +219,23 @@ async fn update_addresses(host: Arc<Host>, stop: CancellationToken) -> Result<()
                 continue;
             }
         }
+        // A copy of this data directory, on another machine, must not take the node's address.
+        let claim = Claim {
+            node: own,
+            process: host.process,
+            version: host.directory_view.version(),
+        };
+        let former = identity::former_address(&host.config, &host.directory_view);
+        identity::check(&claim, &former, &host.admin_peers.connect()).await?;
         let command = Command::UpdateAddresses(own, addresses.clone());
         match stop.run_until_cancelled(host.directory.propose(&command)).await {
             None => return Ok(()),
             Some(Ok(_)) => {
-                info!(client = addresses.client, peer = addresses.peer, "the directory has this node's new addresses");
+                info!(
+                    client = addresses.client,
+                    peer = addresses.peer,
+                    "the directory has this node's new addresses"
+                );
                 return Ok(());
             }
             Some(Err(error)) => warn!(%error, "the directory does not have this node's new addresses yet"),

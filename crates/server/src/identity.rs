@@ -154,8 +154,15 @@ mod tests {
             },
         };
         let other = |index, is_known| answer(1, 1, index, is_known);
-        assert_eq!(decide(&claim, &[other(20, true), other(5, false)]), Ok(()), "an old view says nothing");
-        assert_eq!(decide(&claim, &[other(20, true), other(21, false)]), Err(Refusal::Removed(node)));
+        assert_eq!(
+            decide(&claim, &[other(20, true), other(5, false)]),
+            Ok(()),
+            "an old view says nothing"
+        );
+        assert_eq!(
+            decide(&claim, &[other(20, true), other(21, false)]),
+            Err(Refusal::Removed(node))
+        );
         assert_eq!(decide(&claim, &[answer(3, 7, 10, true)]), Ok(()), "itself");
         let address = "b:1".to_owned();
         assert_eq!(

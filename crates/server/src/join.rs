@@ -196,7 +196,11 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 fn request(config: &Config, token: &[u8]) -> Result<JoinRequest, Error> {
-    let listed = config.cluster.initial.iter().find(|listed| listed.name == config.node.name);
+    let listed = config
+        .cluster
+        .initial
+        .iter()
+        .find(|listed| listed.name == config.node.name);
     let address = |own: &str, listed: Option<&str>| match own {
         "" => listed.unwrap_or_default().to_owned(),
         own => own.to_owned(),

@@ -352,7 +352,13 @@ impl NodeParts {
         auth::spawn(&host, supervisor);
         voter_changes::spawn(&host, supervisor);
         hosted_groups::spawn_address_update(&host, supervisor);
-        let updater = ViewUpdater::new(directory.clone(), directory_view, view_rows, raft.alarms(), host.config.node.id);
+        let updater = ViewUpdater::new(
+            directory.clone(),
+            directory_view,
+            view_rows,
+            raft.alarms(),
+            host.config.node.id,
+        );
         supervisor.spawn("directory view", |stop| updater.run(stop));
         if directory.local_voter().is_some() {
             spawn_directory_tasks(&host, initial, supervisor);

@@ -100,7 +100,10 @@ impl StoredState {
         let is_new = |group: GroupId| !logs.contains(&group);
         let has_view = directory_view.read(|view| view.groups().next().is_some());
         if has_view && hosted.groups().any(is_new) {
-            store.engine.checkpoint().map_err(|error| Error::Unreadable(error.into()))?;
+            store
+                .engine
+                .checkpoint()
+                .map_err(|error| Error::Unreadable(error.into()))?;
         }
         let known: Vec<Group> = directory_view.read(|view| view.groups().cloned().collect());
         let known = if known.is_empty() { first_groups(config) } else { known };
@@ -109,7 +112,10 @@ impl StoredState {
         let incarnation = directory.map_or(Incarnation::FIRST, |group| group.incarnation);
         let sources = known.iter().map(|group| (group.number, group.voters.clone())).collect();
         let mut data = Vec::new();
-        for group in known.iter().filter(|group| group.region.is_some() && group.is_on(config.node.id)) {
+        for group in known
+            .iter()
+            .filter(|group| group.region.is_some() && group.is_on(config.node.id))
+        {
             let machine = ShardMachine::open(store.engine.clone(), store.background.clone(), group.number);
             let machine = Arc::new(machine.map_err(|error| Error::Unreadable(error.into()))?);
             data.push((group_config(config, group, Timing::Region), machine));

@@ -72,9 +72,10 @@ async fn run(host: Arc<Host>, stop: CancellationToken) -> Result<(), BoxError> {
 /// Takes the next step of a group's change, if this node leads it and there is one.
 async fn look(host: &Host, group: &Group) {
     let number = group.id();
-    let known = host
-        .directory_view
-        .read(|view| view.group(number).and_then(|known| Some((known.voters.clone(), known.change.clone()?))));
+    let known = host.directory_view.read(|view| {
+        view.group(number)
+            .and_then(|known| Some((known.voters.clone(), known.change.clone()?)))
+    });
     let Some((before, change)) = known.filter(|_| group.is_leader() && group.is_connected()) else {
         return host.voter_changes.set(number, None);
     };
@@ -129,7 +130,11 @@ async fn observe(host: &Host, group: &Group, before: Vec<NodeId>, change: &Voter
     let target: BTreeSet<NodeId> = change.voters.iter().copied().collect();
     let asked: BTreeSet<NodeId> = target.union(&voters).copied().filter(|node| *node != own).collect();
     let number = group.id();
-    let answers = join_all(asked.into_iter().map(async |node| Some((node, applied_at(host, number, node).await?))));
+    let answers = join_all(
+        asked
+            .into_iter()
+            .map(async |node| Some((node, applied_at(host, number, node).await?))),
+    );
     ObservedGroup {
         own,
         before: before.into_iter().collect(),

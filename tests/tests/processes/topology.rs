@@ -8,7 +8,7 @@ use std::{
     process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,9 +43,17 @@ struct JoiningNode {
     client: String,
 }
 
+/// Next port of a listener, below the ephemeral ports of outgoing connections: one of these would take the port of a node
+/// that starts again.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(21_001);
+
 fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    loop {
+        let address = format!("127.0.0.1:{}", NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 impl JoiningNode {
@@ -58,7 +66,12 @@ impl JoiningNode {
             below.join(format!("{folder}.log")),
         );
         let [client, peer, http] = [(); 3].map(|()| free_address());
-        let joins: Vec<String> = world.cluster.nodes().iter().map(|node| format!("{:?}", node.peer)).collect();
+        let joins: Vec<String> = world
+            .cluster
+            .nodes()
+            .iter()
+            .map(|node| format!("{:?}", node.peer))
+            .collect();
         let text = format!(
             "[cluster]\nname = \"dev\"\ngroups_per_region = 1\ndirectory_rtt_max = \"100ms\"\njoin = [{}]\n[node]\nname = \
              \"{name}\"\ndata_dir = \"{}\"\n[client]\nadvertise = \"{client}\"\n[peer]\nadvertise = \
@@ -75,6 +88,10 @@ impl JoiningNode {
             log,
             client,
         }
+    }
+
+    fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     async fn kill_and_wipe(&mut self) {
@@ -105,7 +122,10 @@ async fn client(world: &World) -> Client {
     let client = Client::connect(config).await.unwrap();
     let admin = client.admin();
     until("the feature level is raised", async || {
-        admin.cluster().await.is_ok_and(|cluster| cluster.feature_level >= LEVEL)
+        admin
+            .cluster()
+            .await
+            .is_ok_and(|cluster| cluster.feature_level >= LEVEL)
     })
     .await;
     client
@@ -196,7 +216,10 @@ async fn lost_node_is_replaced_while_writes_run() {
         numbers.extend(new);
     }
     world.cluster.kill_node("eu-west-1").await.unwrap();
-    until("writes go on without another node", async || acme.put("last", "1").await.is_ok()).await;
+    until("writes go on without another node", async || {
+        acme.put("last", "1").await.is_ok()
+    })
+    .await;
     stop.store(true, Ordering::Relaxed);
     let (written, failed) = writing.await.unwrap();
     assert!(written > 100, "{written} writes");
@@ -223,12 +246,13 @@ async fn region_of_one_grows_to_three_and_survives_its_first_node() {
         let operation = begin(&admin, request).await;
         nodes.push(JoiningNode::start(&world, name, name));
         wait_until_done(&admin, &operation).await;
+        assert!(nodes.iter_mut().all(JoiningNode::is_running), "a node has ended");
     }
     assert_eq!(voters(&admin, 1).await, [1, 2, 3].into());
     assert_eq!(voters(&admin, 0).await, [1, 2, 3].into());
     until("acme is served by three", async || acme.put("k", "2").await.is_ok()).await;
     world.cluster.kill_node("eu-west-1").await.unwrap();
-    let mut config = Config::new(nodes.iter().map(|node| node.client.clone()).collect());
+    let mut config = Config::new(nodes.iter().map(|node| node.client.clone()));
     config.region = Some("eu-west".parse().unwrap());
     let client = Client::connect(config).await.unwrap();
     let acme = client.tenant("acme").unwrap();
@@ -280,7 +304,11 @@ async fn intruders_and_removed_nodes_are_refused() {
 /// A data directory is copied to another machine, while its node lives.
 async fn copy_is_refused(world: &World, node: &JoiningNode) {
     let copy = world.folder.path().join("copy");
-    let copied = std::process::Command::new("cp").arg("-r").arg(&node.data).arg(&copy).status();
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(&node.data)
+        .arg(&copy)
+        .status();
     assert!(copied.unwrap().success());
     // The lock is of the process, not of the file's content.
     let text = fs::read_to_string(&node.config).unwrap();
@@ -288,7 +316,10 @@ async fn copy_is_refused(world: &World, node: &JoiningNode) {
     for line in text.clone().lines().filter(|line| line.starts_with("advertise")) {
         text = text.replace(line, &format!("advertise = \"{}\"", free_address()));
     }
-    let (config, log) = (world.folder.path().join("copy.toml"), world.folder.path().join("copy.log"));
+    let (config, log) = (
+        world.folder.path().join("copy.toml"),
+        world.folder.path().join("copy.log"),
+    );
     fs::write(&config, text).unwrap();
     let mut child = spawn(&world.plan.binary, &config, &log);
     let ended = tokio::time::timeout(WAIT_MAX, child.wait()).await;

@@ -65,7 +65,11 @@ impl Serve {
                 ),
             );
         }
-        let validate = |config: &Config| config.validate().map_err(|error| invalid(self.config.as_deref(), &error));
+        let validate = |config: &Config| {
+            config
+                .validate()
+                .map_err(|error| invalid(self.config.as_deref(), &error))
+        };
         if join::is_initial(&config) {
             validate(&config)?;
         }

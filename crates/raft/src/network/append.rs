@@ -181,6 +181,7 @@ struct PeerTimes {
 impl PeerTimes {
     /// Decodes the response to a request that was sent at `sent`, and records its clock sample.
     fn read(&self, answer: RaftEnvelope, sent: Duration) -> Result<AppendResult, RpcError> {
+        let answer = wire::response_from(self.peer, answer).map_err(|other| unreachable(other.to_string()))?;
         let answer = wire::body(answer, MessageKind::AppendResponse).and_then(wire::read_append_response);
         let answer = answer.map_err(|malformed| unreachable(malformed.to_string()))?;
         let sample = PeerClockSample {

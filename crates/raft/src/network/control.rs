@@ -41,7 +41,8 @@ impl Peer {
         let called = timeout(option.soft_ttl(), client.control(request)).await;
         let called = called.map_err(|_| unreachable(format!("{} did not respond in time", self.to)))?;
         let answer = called.map_err(|status| self.network.failed(&status))?;
-        Ok(answer.into_inner())
+        let answer = wire::response_from(self.to, answer.into_inner());
+        answer.map_err(|other| unreachable(other.to_string()))
     }
 
     async fn ask_for_vote(
@@ -71,7 +72,8 @@ impl Network {
         let mut client = self.peers.client(peer, ChannelClass::Control).ok()?;
         let question = self.sender.envelope(MessageKind::Digest, 0, wire::digest(index));
         let answer = timeout(DIGEST_WAIT, client.control(question)).await.ok()?.ok()?;
-        let answer = wire::body(answer.into_inner(), MessageKind::DigestResponse).ok()?;
+        let answer = wire::response_from(peer, answer.into_inner()).ok()?;
+        let answer = wire::body(answer, MessageKind::DigestResponse).ok()?;
         wire::read_digest_response(answer).ok()?
     }
 
@@ -82,7 +84,8 @@ impl Network {
         let question = self.sender.envelope(MessageKind::Bootstrap, 0, own);
         let sent = self.clock.boot();
         let answer = timeout(BOOTSTRAP_WAIT, client.control(question)).await.ok()?.ok()?;
-        let answer = wire::body(answer.into_inner(), MessageKind::BootstrapResponse).ok()?;
+        let answer = wire::response_from(peer, answer.into_inner()).ok()?;
+        let answer = wire::body(answer, MessageKind::BootstrapResponse).ok()?;
         let answer = wire::read_bootstrap_response(answer).ok()?;
         let sample = PeerClockSample {
             sent,

@@ -92,6 +92,7 @@ impl Peer {
         let answer = answer
             .map_err(|status| self.network.peers.failed(&status))?
             .into_inner();
+        let answer = wire::response_from(self.to, answer).map_err(|other| unreachable(other.to_string()))?;
         let vote = wire::body(answer, MessageKind::SnapshotResponse).and_then(wire::read_snapshot_response);
         vote.map_err(|malformed| unreachable(malformed.to_string()))
     }

@@ -101,14 +101,15 @@ impl DirectoryClient {
     /// An address cannot be dialled; the voters stay as they are.
     pub(crate) fn set_voters(&self, voters: &[(NodeId, String)]) -> std::io::Result<()> {
         let known = self.voters();
-        let is_same = |(voter, (node, address)): (&Voter, &(NodeId, String))| {
-            voter.node == *node && voter.address == *address
-        };
+        let is_same =
+            |(voter, (node, address)): (&Voter, &(NodeId, String))| voter.node == *node && voter.address == *address;
         if known.len() == voters.len() && known.iter().zip(voters).all(is_same) {
             return Ok(());
         }
         let open = |(node, address): &(NodeId, String)| {
-            let kept = known.iter().find(|voter| voter.node == *node && voter.address == *address);
+            let kept = known
+                .iter()
+                .find(|voter| voter.node == *node && voter.address == *address);
             if let Some(kept) = kept {
                 return Ok(kept.clone());
             }

@@ -334,7 +334,10 @@ impl ViewUpdater {
             let voters = directory.map(|directory| directory.voters.clone()).unwrap_or_default();
             let others = voters.into_iter().filter(|voter| *voter != own);
             let address = |voter: NodeId| Some((voter, view.node(voter)?.addresses.peer.clone()));
-            others.filter_map(address).filter(|(_, address)| !address.is_empty()).collect()
+            others
+                .filter_map(address)
+                .filter(|(_, address)| !address.is_empty())
+                .collect()
         });
         if !voters.is_empty() {
             self.directory.set_voters(&voters)?;

@@ -39,7 +39,9 @@ pub(super) async fn find(connect: &Connect, addresses: &[String]) -> Option<Vec<
 fn voters(nodes: Vec<Node>) -> Vec<(NodeId, String)> {
     let votes = |node: &Node| node.groups.contains(&GroupId::DIRECTORY.get()) && !node.peer_address.is_empty();
     let voters = nodes.into_iter().filter(votes);
-    voters.map(|node| (NodeId::new(node.number), node.peer_address)).collect()
+    voters
+        .map(|node| (NodeId::new(node.number), node.peer_address))
+        .collect()
 }
 
 #[cfg(test)]

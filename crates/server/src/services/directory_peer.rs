@@ -7,10 +7,11 @@ use futures::{Stream, stream};
 use stead_api::{
     peer_identity::PeerIdentity,
     proto::internal::v1::{
-        JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest, ReadBulkMoveTenantsResponse,
-        ReadIdentityRequest, ReadIdentityResponse, ReadOperationsRequest, ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse,
-        ReadRenewalsRequest, ReadRenewalsResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest,
-        RenewLeaseResponse, ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
+        JoinRequest, JoinResponse, ProposeRequest, ProposeResponse, ReadBulkMoveTenantsRequest,
+        ReadBulkMoveTenantsResponse, ReadIdentityRequest, ReadIdentityResponse, ReadOperationsRequest,
+        ReadOperationsResponse, ReadPromotionItemsRequest, ReadPromotionItemsResponse, ReadRenewalsRequest,
+        ReadRenewalsResponse, ReadVersionRequest, ReadVersionResponse, RenewLeaseRequest, RenewLeaseResponse,
+        ReportRequest, ReportResponse, WatchRequest, WatchResponse, directory_service_server,
     },
     status,
 };
@@ -46,7 +47,10 @@ impl DirectoryPeerService {
 
     fn local_voter(&self) -> Result<&LocalVoter, Status> {
         let error = || Error::new(ErrorKind::NoLeader, "this node does not vote in the directory");
-        self.host.directory.local_voter().ok_or_else(|| status::to_status(&error()))
+        self.host
+            .directory
+            .local_voter()
+            .ok_or_else(|| status::to_status(&error()))
     }
 }
 

@@ -247,7 +247,9 @@ pub(super) fn erased_everywhere(world: &mut World, number: u64) {
                 version: tenant.version,
                 revision: Revision::ZERO,
             }];
-            world.apply(Command::Report(GroupId::new(home), Incarnation::FIRST, reports)).unwrap();
+            world
+                .apply(Command::Report(GroupId::new(home), Incarnation::FIRST, reports))
+                .unwrap();
         }
         world.erased(member.group.get(), number).unwrap();
     }

@@ -163,9 +163,7 @@ pub use tenant::{Followers, OwnSettings, Tenant, TenantState};
 pub use tenant_move::{MoveRequest, MoveState, MoveTarget, SourceAfterMove, TenantMove};
 pub use tenant_promotion::{PromotionPhase, TenantPromotion};
 pub use topology::{Addresses, Group, Node, Region, Rehearsed, VoterChange};
-pub use topology_change::{
-    ConfirmVoters, TopologyAction, TopologyChange, TopologyCommand, TopologyRequest,
-};
+pub use topology_change::{ConfirmVoters, TopologyAction, TopologyChange, TopologyCommand, TopologyRequest};
 pub use topology_rejection::TopologyRejection;
 pub use view::{DirectoryView, GroupLoad};
 

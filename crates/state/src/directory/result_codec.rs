@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use stead_types::{GroupId, Jurisdiction, RegionName, TenantName, TenantNumber};
 
-use super::{DirectoryOutcome, DirectoryResult, PromotionRejection, RegionLossRejection, Rejection, TopologyRejection, text};
+use super::{
+    DirectoryOutcome, DirectoryResult, PromotionRejection, RegionLossRejection, Rejection, TopologyRejection, text,
+};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Writes a result, for the node that forwarded the command.

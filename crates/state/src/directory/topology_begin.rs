@@ -77,7 +77,9 @@ impl Directory {
                 let row = Region::new(region.clone(), jurisdiction);
                 context.push(&mut self.view, DirectoryChange::Region(row));
                 let announced = nodes.into_iter();
-                let nodes = announced.map(|name| self.announce(context, name, region.clone(), false)).collect();
+                let nodes = announced
+                    .map(|name| self.announce(context, name, region.clone(), false))
+                    .collect();
                 Ok((TopologyAction::AddRegion { region, nodes }, summary))
             }
             TopologyRequest::RemoveRegion(region) => {
@@ -85,9 +87,10 @@ impl Directory {
                 let summary = format!("remove region {region}");
                 Ok((TopologyAction::RemoveRegion(region), summary))
             }
-            TopologyRequest::RestoreDirectory if self.lacks_directory_voters() => {
-                Ok((TopologyAction::RestoreDirectory, "restore the voters of the directory".to_owned()))
-            }
+            TopologyRequest::RestoreDirectory if self.lacks_directory_voters() => Ok((
+                TopologyAction::RestoreDirectory,
+                "restore the voters of the directory".to_owned(),
+            )),
             TopologyRequest::RestoreDirectory => Err(TopologyRejection::NothingToRestore.into()),
         }
     }
@@ -183,7 +186,9 @@ impl Directory {
             let removed = matches!(action, TopologyAction::RemoveRegion(region) if *region == row.region);
             removed || action.leaving() == Some(node) || action.announced().contains(&node)
         };
-        let busy = self.topology_changes_in_flight().find(|(_, change)| is_about(&change.action));
+        let busy = self
+            .topology_changes_in_flight()
+            .find(|(_, change)| is_about(&change.action));
         match busy {
             Some((operation, _)) => Err(TopologyRejection::Busy { node, operation }.into()),
             None => Ok(row),
@@ -240,20 +245,27 @@ impl Directory {
     fn check_region_removal(&self, region: &RegionName) -> Result<(), Rejection> {
         self.check_region(region)?;
         let has_groups = |name: &RegionName| self.view.groups_of(name).next().is_some();
-        let mut others = self.view.regions().filter(|other| other.name != *region && !other.leaving);
+        let mut others = self
+            .view
+            .regions()
+            .filter(|other| other.name != *region && !other.leaving);
         if !others.any(|other| has_groups(&other.name)) {
             return Err(TopologyRejection::LastRegion(region.clone()).into());
         }
         for node in self.view.nodes().filter(|node| node.region == *region) {
             self.node_to_change(node.number)?;
         }
-        let homes = self.view.groups_of(region).map(|group| self.view.load(group.number).homes);
+        let homes = self
+            .view
+            .groups_of(region)
+            .map(|group| self.view.load(group.number).homes);
         let count = homes.sum();
         if count > 0 {
             let region = region.clone();
             return Err(TopologyRejection::HasHomes { region, count }.into());
         }
-        let is_named = |followers: &Followers| matches!(followers, Followers::Named(regions) if regions.contains(region));
+        let is_named =
+            |followers: &Followers| matches!(followers, Followers::Named(regions) if regions.contains(region));
         for tenant in self.view.tenants_from(TenantNumber::new(0)) {
             let (region, name) = (region.clone(), tenant.name.clone());
             if is_named(&tenant.followers) {

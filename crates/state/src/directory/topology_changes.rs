@@ -161,7 +161,11 @@ impl Directory {
     fn next(&self, id: u64, change: &TopologyChange, unreachable: &[NodeId]) -> Next {
         let is_changing = |group: &Group| group.change.as_ref().is_some_and(|of| of.operation == id);
         if change.is_cancelled {
-            return if self.view.groups().any(is_changing) { Next::Wait } else { Next::End };
+            return if self.view.groups().any(is_changing) {
+                Next::Wait
+            } else {
+                Next::End
+            };
         }
         if !change.have_joined {
             let announced = change.action.announced();
@@ -174,7 +178,10 @@ impl Directory {
             return Next::MakeGroups;
         }
         if let TopologyAction::RemoveRegion(region) = &change.action
-            && self.view.groups_of(region).any(|group| self.view.load(group.number).members > 0)
+            && self
+                .view
+                .groups_of(region)
+                .any(|group| self.view.load(group.number).members > 0)
         {
             return Next::Wait;
         }
@@ -189,7 +196,11 @@ impl Directory {
         // Invariant 2.
         let is_free = |group: &GroupId| self.view.group(*group).is_some_and(|group| group.change.is_none());
         wanted.retain(|(group, _)| is_free(group));
-        if wanted.is_empty() { Next::Wait } else { Next::Change(wanted) }
+        if wanted.is_empty() {
+            Next::Wait
+        } else {
+            Next::Change(wanted)
+        }
     }
 
     /// Returns the data groups whose voters differ from those that they should have, with these.
@@ -206,7 +217,11 @@ impl Directory {
         wanted.map(|(group, wanted)| (group.number, wanted)).collect()
     }
 
-    fn wanted_directory_voters(&self, action: &TopologyAction, unreachable: &[NodeId]) -> Option<(GroupId, Vec<NodeId>)> {
+    fn wanted_directory_voters(
+        &self,
+        action: &TopologyAction,
+        unreachable: &[NodeId],
+    ) -> Option<(GroupId, Vec<NodeId>)> {
         let current = self.voters();
         let wanted = voters::of_directory(&self.view, current, leaving(action), unreachable);
         (!same(current, &wanted)).then_some((GroupId::DIRECTORY, wanted))
@@ -214,7 +229,8 @@ impl Directory {
 
     /// Tells whether the directory lacks voters that the nodes allow.
     pub(super) fn lacks_directory_voters(&self) -> bool {
-        self.wanted_directory_voters(&TopologyAction::RestoreDirectory, &[]).is_some()
+        self.wanted_directory_voters(&TopologyAction::RestoreDirectory, &[])
+            .is_some()
     }
 
     fn has_groups(&self, action: &TopologyAction) -> bool {

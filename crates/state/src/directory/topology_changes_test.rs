@@ -1,7 +1,7 @@
 //! Scripts of changes of nodes and regions.
 
 use super::{
-    directory_test::{World, by, create, erased_everywhere, named, new, update},
+    directory_test::{World, by, create, erased_everywhere, hex, named, new, update},
     *,
 };
 use stead_types::{NodeId, RegionName};
@@ -97,7 +97,9 @@ fn settle(world: &mut World) {
             continue;
         }
         let view = world.directory.view();
-        let changing = view.groups().find_map(|group| Some((group.number, group.change.clone()?)));
+        let changing = view
+            .groups()
+            .find_map(|group| Some((group.number, group.change.clone()?)));
         let Some((group, change)) = changing else { return };
         let voters = if change.withdrawn {
             world.directory.view().group(group).unwrap().voters.clone()
@@ -128,14 +130,18 @@ fn replaced_node_passes_its_votes_to_a_new_number() {
     let operation = begin(&mut world, replace(1, "")).unwrap();
     assert!(!advance(&mut world), "it waits for the node");
     let old = world.directory.view().node(id(1)).unwrap().name.clone();
-    assert_eq!(old, "a~1");
+    assert_eq!(old, "a~n1");
     assert_eq!(join(&mut world, "a", TOKEN), Ok(DirectoryOutcome::Node(id(6))));
     settle(&mut world);
     assert_eq!(end(&world, operation), Some(OperationResult::Succeeded));
     assert_eq!((voters(&world, 0), voters(&world, 1)), (vec![2, 3, 6], vec![4, 6]));
     assert_eq!(world.directory.view().node(id(1)), None);
     let again = begin(&mut world, replace(6, "")).unwrap();
-    assert_eq!(join(&mut world, "a", TOKEN + 1), Ok(DirectoryOutcome::Node(id(7))), "no number twice");
+    assert_eq!(
+        join(&mut world, "a", TOKEN + 1),
+        Ok(DirectoryOutcome::Node(id(7))),
+        "no number twice"
+    );
     settle(&mut world);
     assert_eq!(end(&world, again), Some(OperationResult::Succeeded));
 }
@@ -148,7 +154,13 @@ fn row_of_a_node_stays_until_no_group_has_it() {
     while advance(&mut world) {}
     for group in [1, 2] {
         assert!(world.directory.view().node(id(1)).is_some(), "invariant 3");
-        let change = world.directory.view().group(GroupId::new(group)).unwrap().change.clone();
+        let change = world
+            .directory
+            .view()
+            .group(GroupId::new(group))
+            .unwrap()
+            .change
+            .clone();
         let stale = confirm(&mut world, GroupId::new(group), vec![id(4)]);
         assert_eq!(stale, Err(Rejection::StaleReport), "voters that nobody asked for");
         confirm(&mut world, GroupId::new(group), change.unwrap().voters).unwrap();
@@ -168,7 +180,11 @@ fn join_needs_an_announcement_and_its_token() {
     assert!(unknown.contains("node x was not announced"), "{unknown}");
     begin(&mut world, add("x", "ap-south")).unwrap();
     assert_eq!(join(&mut world, "x", TOKEN), Ok(DirectoryOutcome::Node(id(6))));
-    assert_eq!(join(&mut world, "x", TOKEN), Ok(DirectoryOutcome::Node(id(6))), "asked again");
+    assert_eq!(
+        join(&mut world, "x", TOKEN),
+        Ok(DirectoryOutcome::Node(id(6))),
+        "asked again"
+    );
     let other = join(&mut world, "x", TOKEN + 1).unwrap_err().to_string();
     assert!(other.contains("from another data directory"), "{other}");
     let region = &world.directory.view().node(id(6)).unwrap().region;
@@ -201,7 +217,10 @@ fn removal_that_costs_redundancy_is_refused_unless_accepted() {
         settle(&mut world);
     }
     let less = refused(begin(&mut world, remove(6, false)));
-    assert!(less.contains("without node n6 group g5 has 2 voters and may lose 0"), "{less}");
+    assert!(
+        less.contains("without node n6 group g5 has 2 voters and may lose 0"),
+        "{less}"
+    );
     begin(&mut world, remove(6, true)).unwrap();
     assert!(refused(begin(&mut world, remove(6, true))).contains("changes node n6 already"));
     settle(&mut world);
@@ -222,7 +241,10 @@ fn change_is_cancelled_until_a_group_has_changed() {
     cancel(&mut world, waiting).unwrap();
     settle(&mut world);
     assert_eq!(end(&world, waiting), Some(OperationResult::Cancelled));
-    assert!(world.directory.view().node(id(6)).is_none(), "what was announced is gone");
+    assert!(
+        world.directory.view().node(id(6)).is_none(),
+        "what was announced is gone"
+    );
     let changing = begin(&mut world, replace(1, "z")).unwrap();
     join(&mut world, "z", TOKEN).unwrap();
     while advance(&mut world) {}
@@ -231,11 +253,22 @@ fn change_is_cancelled_until_a_group_has_changed() {
     assert!(change.unwrap().withdrawn);
     settle(&mut world);
     assert_eq!(end(&world, changing), Some(OperationResult::Cancelled));
-    assert_eq!((voters(&world, 1), world.directory.view().node(id(7))), (vec![1, 4], None));
+    assert_eq!(
+        (voters(&world, 1), world.directory.view().node(id(7))),
+        (vec![1, 4], None)
+    );
     let late = begin(&mut world, replace(1, "z")).unwrap();
     join(&mut world, "z", TOKEN).unwrap();
     while advance(&mut world) {}
-    let voters = world.directory.view().group(GroupId::new(1)).unwrap().change.clone().unwrap().voters;
+    let voters = world
+        .directory
+        .view()
+        .group(GroupId::new(1))
+        .unwrap()
+        .change
+        .clone()
+        .unwrap()
+        .voters;
     confirm(&mut world, GroupId::new(1), voters).unwrap();
     let begun = cancel(&mut world, late).unwrap_err();
     assert_eq!(begun, TopologyRejection::Begun(late).into());
@@ -265,13 +298,30 @@ fn region_is_added_followed_and_removed() {
     let leave = || TopologyRequest::RemoveRegion(region("sa-east"));
     world.apply(create(new("there", "sa-east"))).unwrap();
     assert!(refused(begin(&mut world, leave())).contains("1 tenants are at home in region sa-east"));
-    world.apply(Command::UpdateTenant(by(), TenantUpdate { enabled: Some(false), ..update("there") })).unwrap();
-    world.apply(Command::EraseTenant(by(), "there".parse().unwrap(), None)).unwrap();
+    world
+        .apply(Command::UpdateTenant(
+            by(),
+            TenantUpdate {
+                enabled: Some(false),
+                ..update("there")
+            },
+        ))
+        .unwrap();
+    world
+        .apply(Command::EraseTenant(by(), "there".parse().unwrap(), None))
+        .unwrap();
     erased_everywhere(&mut world, 2);
-    let follow = |followers| TenantUpdate { followers: Some(followers), ..update("acme") };
-    world.apply(Command::UpdateTenant(by(), follow(named(&["sa-east"])))).unwrap();
+    let follow = |followers| TenantUpdate {
+        followers: Some(followers),
+        ..update("acme")
+    };
+    world
+        .apply(Command::UpdateTenant(by(), follow(named(&["sa-east"]))))
+        .unwrap();
     assert!(refused(begin(&mut world, leave())).contains("tenant acme names region sa-east"));
-    world.apply(Command::UpdateTenant(by(), follow(Followers::AllAdmitted))).unwrap();
+    world
+        .apply(Command::UpdateTenant(by(), follow(Followers::AllAdmitted)))
+        .unwrap();
     let removed = begin(&mut world, leave()).unwrap();
     assert!(begin(&mut world, add("u", "sa-east")).is_err(), "it is being removed");
     settle(&mut world);
@@ -307,4 +357,51 @@ fn earlier_feature_level_refuses_changes() {
     let mut world = World::begun();
     let early = refused(begin(&mut world, add("x", "ap-south")));
     assert!(early.contains("this needs feature level 5"), "{early}");
+}
+
+/// Bytes that logs, rows and views of feature level 5 may hold: a changed form needs a new kind.
+#[test]
+fn encoding_of_topology_is_fixed() {
+    let author = "03616e6e0474657374";
+    let command = |command| hex(&Command::Topology(command).encode());
+    assert_eq!(
+        command(TopologyCommand::Begin(by(), remove(7, true))),
+        format!("3c00{author}020701")
+    );
+    assert_eq!(
+        command(TopologyCommand::Begin(by(), replace(7, "x"))),
+        format!("3c00{author}01070178")
+    );
+    assert_eq!(command(TopologyCommand::Advance(7, vec![id(3)])), "3c01070103");
+    let confirmed = ConfirmVoters {
+        group: GroupId::new(1),
+        incarnation: Incarnation::FIRST,
+        voters: vec![id(2), id(3)],
+    };
+    assert_eq!(command(TopologyCommand::ConfirmVoters(confirmed)), "3c020101020203");
+    let group = Group {
+        number: GroupId::new(1),
+        region: Some(region("eu")),
+        voters: vec![id(1), id(2)],
+        incarnation: Incarnation::FIRST,
+        change: Some(VoterChange {
+            voters: vec![id(1), id(5)],
+            operation: 9,
+            withdrawn: false,
+        }),
+    };
+    let leaving = Region {
+        leaving: true,
+        ..Region::new(region("eu"), "EU".parse().unwrap())
+    };
+    for (change, bytes) in [
+        (DirectoryChange::Group(group), "030101026575020102010201050900"),
+        (DirectoryChange::Region(leaving), "010265750245550000 0001"),
+        (DirectoryChange::NodeGone(id(3)), "070000000000000003"),
+        (DirectoryChange::GroupGone(GroupId::new(7)), "0800000007"),
+        (DirectoryChange::RegionGone(region("eu")), "09026575"),
+    ] {
+        assert_eq!(hex(&change.encode()), bytes.replace(' ', ""), "{change:?}");
+        assert_eq!(DirectoryChange::decode(change.encode()), Ok(change));
+    }
 }

@@ -69,7 +69,9 @@ pub enum TopologyRejection {
         count: u64,
     },
     /// A tenant names the region among its followers.
-    #[error("tenant {tenant} names region {region} as a follower: take it out with `stead tenant update`, then remove it")]
+    #[error(
+        "tenant {tenant} names region {region} as a follower: take it out with `stead tenant update`, then remove it"
+    )]
     Follows {
         /// The region.
         region: RegionName,
@@ -77,7 +79,9 @@ pub enum TopologyRejection {
         tenant: TenantName,
     },
     /// A tenant with durability `REMOTE` has its only follower in the region.
-    #[error("tenant {tenant} has durability REMOTE and no follower but in region {region}: let another region follow it")]
+    #[error(
+        "tenant {tenant} has durability REMOTE and no follower but in region {region}: let another region follow it"
+    )]
     RemoteNeeds {
         /// The region.
         region: RegionName,

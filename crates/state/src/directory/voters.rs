@@ -24,8 +24,9 @@ pub(super) fn data_nodes(
     leaving: Leaving,
     unreachable: &[NodeId],
 ) -> Vec<NodeId> {
-    let is_usable =
-        |node: &&Node| node.region == *region && !node.witness && node.has_joined() && Some(node.number) != leaving.node;
+    let is_usable = |node: &&Node| {
+        node.region == *region && !node.witness && node.has_joined() && Some(node.number) != leaving.node
+    };
     let mut nodes: Vec<NodeId> = view.nodes().filter(is_usable).map(|node| node.number).collect();
     nodes.sort_by_key(|node| (unreachable.contains(node), *node));
     nodes
@@ -137,7 +138,10 @@ mod tests {
             replacement: replacement.map(NodeId::new),
         };
         let voters = ids(&[1, 2, 3]);
-        assert_eq!(of_group(&voters, &ids(&[1, 2, 4, 5]), goes(3, Some(5))), ids(&[1, 2, 5]));
+        assert_eq!(
+            of_group(&voters, &ids(&[1, 2, 4, 5]), goes(3, Some(5))),
+            ids(&[1, 2, 5])
+        );
         assert_eq!(of_group(&voters, &ids(&[1, 2, 4]), goes(3, None)), ids(&[1, 2, 4]));
         assert_eq!(of_group(&voters, &ids(&[1, 2]), goes(3, None)), ids(&[1, 2]));
         assert_eq!(of_group(&ids(&[1]), &ids(&[2]), goes(1, Some(2))), ids(&[2]));

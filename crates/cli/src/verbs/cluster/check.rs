@@ -68,7 +68,10 @@ impl Check {
                 Weight::Note => "note",
             };
             let value = json!({ "weight": weight, "subject": finding.subject, "finding": finding.text });
-            table.push(vec![weight.to_owned(), finding.subject.clone(), finding.text.clone()], value);
+            table.push(
+                vec![weight.to_owned(), finding.subject.clone(), finding.text.clone()],
+                value,
+            );
         }
         if findings.is_empty() && target.output != Output::Json {
             eprintln!("nothing is found");
@@ -87,7 +90,9 @@ impl Check {
 pub(in crate::verbs) async fn problems(admin: &Admin) -> Result<Vec<String>, Error> {
     let found = findings(&facts(admin).await?).into_iter();
     let problems = found.filter(|finding| finding.weight == Weight::Problem);
-    Ok(problems.map(|finding| format!("{}: {}", finding.subject, finding.text)).collect())
+    Ok(problems
+        .map(|finding| format!("{}: {}", finding.subject, finding.text))
+        .collect())
 }
 
 async fn facts(admin: &Admin) -> Result<Facts, Error> {
@@ -134,7 +139,10 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     for operation in &facts.in_flight {
         let awaited = operation.topology.iter().flat_map(|topology| &topology.awaited);
         for name in awaited {
-            let text = format!("it waits for node {name} to join: start it, or `stead operation cancel {}`", operation.name);
+            let text = format!(
+                "it waits for node {name} to join: start it, or `stead operation cancel {}`",
+                operation.name
+            );
             found.push(note(&operation.name, text));
         }
     }
@@ -164,7 +172,10 @@ fn of_node(node: &NodeInfo, found: &mut Vec<Finding>) {
         return;
     };
     if !status.ready {
-        found.push(problem(&subject, format!("it is not ready: `stead node status {}`", node.name)));
+        found.push(problem(
+            &subject,
+            format!("it is not ready: `stead node status {}`", node.name),
+        ));
     }
     found.extend(status.warnings.iter().map(|warning| problem(&subject, warning.clone())));
     let is_short = status.disk_free > 0 && status.disk_free < status.disk_used / DISK_FREE_SHARE;
@@ -212,12 +223,18 @@ fn of_lag(lag: &stead_client::FollowerLag, found: &mut Vec<Finding>) {
         return found.push(problem(&subject, format!("it does not reach {home}, which it follows")));
     }
     if lag.unreadable_tenants > 0 {
-        let text = format!("{} tenants of {home} cannot be read: run one version on all nodes", lag.unreadable_tenants);
+        let text = format!(
+            "{} tenants of {home} cannot be read: run one version on all nodes",
+            lag.unreadable_tenants
+        );
         found.push(problem(&subject, text));
     }
     match lag.staleness {
         Some(staleness) if staleness > STALENESS_MAX => {
-            found.push(problem(&subject, format!("it is {} behind {home}", duration(staleness))));
+            found.push(problem(
+                &subject,
+                format!("it is {} behind {home}", duration(staleness)),
+            ));
         }
         Some(_) | None => {}
     }
@@ -325,7 +342,10 @@ mod tests {
         let nodes = vec![node(1, Some(status())), node(2, Some(status())), node(3, None)];
         let found = texts(&facts(nodes, vec![group(&[1, 2, 3], Some(1))]));
         assert!(found[0].starts_with("Problem node n3: it does not answer"), "{found:?}");
-        assert!(found[1].contains("2 of 3 voters answer: the loss of one more stops it"), "{found:?}");
+        assert!(
+            found[1].contains("2 of 3 voters answer: the loss of one more stops it"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod control;
 mod demo;
 mod json;
 mod plan;
+mod topology;
 mod up;
 mod world;
 

@@ -119,6 +119,29 @@ impl Regions {
         }
     }
 
+    /// Returns these regions with the demo's distances, and this one between pairs that the demo does not have.
+    pub(super) fn with_distances(regions: Vec<Region>, otherwise: Duration) -> Self {
+        let demo = demo_round_trips();
+        let distance = |a: &String, b: &String| {
+            let of_pair = |(from, to, _): &&(String, String, Duration)| [from, to] == [a, b] || [to, from] == [a, b];
+            demo.iter()
+                .find(of_pair)
+                .map_or(otherwise, |(_, _, round_trip)| *round_trip)
+        };
+        let pairs = next_door(&regions).into_iter();
+        let round_trips = pairs
+            .map(|(a, b, _)| (a.clone(), b.clone(), distance(&a, &b)))
+            .collect();
+        Self { regions, round_trips }
+    }
+
+    /// Returns the number of nodes of each region, and that of pairs with a distance.
+    #[cfg(test)]
+    pub(super) fn shape(&self) -> (Vec<usize>, usize) {
+        let nodes = self.regions.iter().map(|region| region.nodes);
+        (nodes.collect(), self.round_trips.len())
+    }
+
     /// Returns the first two of the demo, and a witness, as far from both as they are from each other.
     fn two() -> Self {
         let [one, other, _] = REGIONS.map(demo_region);

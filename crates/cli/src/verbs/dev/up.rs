@@ -25,6 +25,7 @@ use super::{
     contexts::{self, ContextFile},
     control, demo, json,
     plan::{self, RegionChoice, Regions, RoundTrip},
+    topology::Topology,
     world::World,
 };
 use crate::{
@@ -74,6 +75,9 @@ pub(super) struct Up {
     /// us-east:1,eu-west:3
     #[arg(long, value_delimiter = ',', value_name = "2|NAME[:NODES[:LAW]]")]
     regions: Option<Vec<RegionChoice>>,
+    /// Shape of the cluster; the demo needs three-regions
+    #[arg(long, value_enum, conflicts_with_all = ["regions", "json"])]
+    topology: Option<Topology>,
 }
 
 /// Text about the leases of `dev`.
@@ -96,7 +100,10 @@ impl Up {
         }
         let started = Instant::now();
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        let regions = Regions::chosen(self.regions.as_deref(), false)?;
+        let regions = match self.topology {
+            Some(topology) => topology.regions(),
+            None => Regions::chosen(self.regions.as_deref(), false)?,
+        };
         let plan = plan::plan(&data, ports, regions, &self.round_trips, !self.plain)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.

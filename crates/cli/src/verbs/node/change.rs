@@ -72,7 +72,10 @@ impl Add {
 impl Replace {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         if !self.yes {
-            let what = format!("node {} would leave the cluster for good, and its data directory with it", self.node);
+            let what = format!(
+                "node {} would leave the cluster for good, and its data directory with it",
+                self.node
+            );
             confirm::by_name(&what, &self.node).await?;
         }
         let name = if self.by.is_empty() { &self.node } else { &self.by };
@@ -88,7 +91,10 @@ impl Replace {
 impl Remove {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         if !self.yes {
-            let what = format!("node {} would leave the cluster for good, and its data directory with it", self.node);
+            let what = format!(
+                "node {} would leave the cluster for good, and its data directory with it",
+                self.node
+            );
             confirm::by_name(&what, &self.node).await?;
         }
         let request = TopologyRequest::RemoveNode {

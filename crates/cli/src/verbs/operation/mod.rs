@@ -20,8 +20,8 @@ mod promotion_display;
 mod promotion_value;
 mod report;
 mod show;
-mod topology_display;
 mod tenants;
+mod topology_display;
 mod watch;
 
 use clap::Subcommand;

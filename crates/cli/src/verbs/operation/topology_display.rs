@@ -16,7 +16,10 @@ pub(super) fn waiting(topology: &TopologyProgress, is_cancelled: bool) -> String
     let (done, all) = (topology.voter_changes_done, topology.voter_changes);
     match topology.waits.is_empty() {
         true => format!("voters of groups, {done} of {all} changed"),
-        false => format!("voters of groups, {done} of {all} changed; {}", topology.waits.join("; ")),
+        false => format!(
+            "voters of groups, {done} of {all} changed; {}",
+            topology.waits.join("; ")
+        ),
     }
 }
 

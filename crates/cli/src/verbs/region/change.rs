@@ -53,9 +53,18 @@ impl Add {
 impl Remove {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         if !self.yes {
-            let what = format!("region {} would leave the cluster, with its nodes and its copies of tenants", self.name);
+            let what = format!(
+                "region {} would leave the cluster, with its nodes and its copies of tenants",
+                self.name
+            );
             confirm::by_name(&what, &self.name).await?;
         }
-        topology::run(target, &self.args, TopologyRequest::RemoveRegion { name: self.name }, None).await
+        topology::run(
+            target,
+            &self.args,
+            TopologyRequest::RemoveRegion { name: self.name },
+            None,
+        )
+        .await
     }
 }

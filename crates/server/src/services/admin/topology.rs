@@ -36,7 +36,11 @@ impl TopologyService {
     /// Returns a node by its name or number.
     fn node(&self, text: &str) -> Result<NodeId, Error> {
         let found = self.0.directory_view.read(|view| {
-            let number = text.parse().ok().map(NodeId::new).filter(|node| view.node(*node).is_some());
+            let number = text
+                .parse()
+                .ok()
+                .map(NodeId::new)
+                .filter(|node| view.node(*node).is_some());
             let named = || view.nodes().find(|node| node.name == text).map(|node| node.number);
             number.or_else(named)
         });
@@ -87,7 +91,9 @@ pub(super) async fn waits(host: &Host, of: &Operation) -> Vec<String> {
         let groups = view.groups().filter(is_changing);
         groups.map(|group| (group.number, group.voters.clone())).collect()
     });
-    let asked = groups.iter().flat_map(|(group, voters)| voters.iter().map(|voter| (*group, *voter)));
+    let asked = groups
+        .iter()
+        .flat_map(|(group, voters)| voters.iter().map(|voter| (*group, *voter)));
     let answers = join_all(asked.map(async |(group, voter)| {
         let status = if voter == host.config.node.id {
             host::group_status(host, group)

@@ -45,7 +45,10 @@ pub(super) async fn replace_disk(world: &mut World, data: &Path) -> anyhow::Resu
         let new = number(&admin).await?;
         ensure!(!numbers.contains(&new), "number {new} is used twice: {numbers:?}");
         let voters = admin.group(group).await?.voters;
-        ensure!(voters.len() == 3 && voters.contains(&new), "voters of group {group}: {voters:?}");
+        ensure!(
+            voters.len() == 3 && voters.contains(&new),
+            "voters of group {group}: {voters:?}"
+        );
         numbers.push(new);
     }
     world.ready().await?;
@@ -78,7 +81,10 @@ async fn replace(world: &World, admin: &Admin) -> anyhow::Result<()> {
     let operation = admin.change_topology(request, "its disk is lost").await?.name;
     {
         let mut cluster = world.cluster.lock().await;
-        let others = cluster.nodes().iter().filter(|node| node.region == HOME && node.name != LOST);
+        let others = cluster
+            .nodes()
+            .iter()
+            .filter(|node| node.region == HOME && node.name != LOST);
         let peers: Vec<String> = others.map(|node| node.peer.clone()).collect();
         cluster.set_option("cluster.join", Some(&peers.join(",")));
         let started = cluster.start_node(LOST);
@@ -111,7 +117,9 @@ pub(super) async fn check_finds(world: &mut World) -> anyhow::Result<Verdict> {
     let began = Instant::now();
     until("the lost node is found", async || {
         let found = cluster::problems(&admin).await?;
-        let names = found.iter().any(|text| text.starts_with(&format!("node {lost}: it does not answer")));
+        let names = found
+            .iter()
+            .any(|text| text.starts_with(&format!("node {lost}: it does not answer")));
         let spare = found.iter().any(|text| text.contains("the loss of one more stops it"));
         Ok(names && spare)
     })
