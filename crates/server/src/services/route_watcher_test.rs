@@ -22,12 +22,14 @@ impl Fixture {
             jurisdiction: "EU".parse().unwrap(),
             drains: Box::default(),
             rehearsed: None,
+            leaving: false,
         };
         let group = Group {
             number: HOME,
             region: Some(region.name.clone()),
             voters: Vec::new(),
             incarnation: Incarnation::FIRST,
+            change: None,
         };
         let mut changes = vec![DirectoryChange::Region(region), DirectoryChange::Group(group)];
         changes.extend((1..=tenants).map(|number| tenant(number, TenantState::Active)));
@@ -113,6 +115,7 @@ fn watch_of_all_gets_snapshot_then_changes() {
         jurisdiction: "US".parse().unwrap(),
         drains: Box::default(),
         rehearsed: None,
+        leaving: false,
     };
     directory.apply(vec![DirectoryChange::Region(region)]);
     check(&mut watcher, &["regions @6"]);

@@ -132,6 +132,21 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
         Requirement::AdministerTenant,
     ),
     ("stead.admin.v1.TenantService/VerifyTenant", Requirement::InspectTenant),
+    ("stead.admin.v1.TopologyService/AddNode", Requirement::OperateCluster),
+    ("stead.admin.v1.TopologyService/AddRegion", Requirement::OperateCluster),
+    ("stead.admin.v1.TopologyService/RemoveNode", Requirement::OperateCluster),
+    (
+        "stead.admin.v1.TopologyService/RemoveRegion",
+        Requirement::OperateCluster,
+    ),
+    (
+        "stead.admin.v1.TopologyService/ReplaceNode",
+        Requirement::OperateCluster,
+    ),
+    (
+        "stead.admin.v1.TopologyService/RestoreDirectory",
+        Requirement::OperateCluster,
+    ),
     ("stead.v1.DirectoryService/BatchLookup", Requirement::Member),
     ("stead.v1.DirectoryService/ListRegions", Requirement::Credential),
     ("stead.v1.DirectoryService/Lookup", Requirement::Member),
