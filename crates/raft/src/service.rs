@@ -59,7 +59,7 @@ fn member(registry: &Registry, envelope: &RaftEnvelope, peer: Option<&PeerIdenti
 fn check_sender(peer: &PeerIdentity, sender: NodeId, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), Status> {
     if peer.node != sender {
         return Err(Status::permission_denied(format!(
-            "the message is of node {sender}, and the certificate of its connection is of node {} in {}",
+            "the message is of {sender}, and the certificate of its connection is of {} in {}",
             peer.node, peer.region
         )));
     }
@@ -67,7 +67,7 @@ fn check_sender(peer: &PeerIdentity, sender: NodeId, group: GroupId, voters: &BT
         return Ok(());
     }
     Err(Status::permission_denied(format!(
-        "node {sender} in {} is no voter of group {group}",
+        "{sender} in {} is no voter of {group}",
         peer.region
     )))
 }
@@ -300,10 +300,10 @@ mod tests {
         assert!(check(4, &[]).is_ok(), "the membership is not known yet");
         let other = check(1, &[1, 2, 3]).unwrap_err();
         assert!(
-            other.message().contains("certificate of its connection is of node 4"),
+            other.message().contains("certificate of its connection is of n4"),
             "{other}"
         );
         let foreign = check(4, &[1, 2, 3]).unwrap_err();
-        assert!(foreign.message().contains("is no voter of group 2"), "{foreign}");
+        assert!(foreign.message().contains("is no voter of g2"), "{foreign}");
     }
 }

@@ -115,6 +115,14 @@ impl Credentials {
         }
     }
 
+    /// Looks at the files as [`Self::reload`] does, on a thread for blocking work: they may lie on a slow disk.
+    pub async fn reload_in_background(&self) -> Reload {
+        let credentials = self.clone();
+        let looked = tokio::task::spawn_blocking(move || credentials.reload()).await;
+        // The runtime is ending.
+        looked.unwrap_or(Reload::Unchanged)
+    }
+
     /// Looks at the files if that was not done for a while: for clients, which have no task for it.
     pub(crate) fn reload_if_due(&self) {
         let is_due = {

@@ -55,6 +55,11 @@ fn to_peer_port(of: &Node, files: TlsFiles) -> Channel {
     channel(&connect, &of.peer, Keepalive::PEER).unwrap()
 }
 
+/// Tells whether a status was made on this side: nothing was answered.
+fn was_made_here(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
 /// Requests a copy from the home, group 1, for the follower group 2 of the second region.
 async fn request_copy(channel: Channel) -> Status {
     let request = SeedRequest {
@@ -96,10 +101,10 @@ async fn node_of_another_region_gets_no_copy_and_takes_no_part_in_the_group() {
     assert_ne!(own.code(), Code::PermissionDenied, "{own}");
     let other = request_copy(to_peer_port(home, files("ap-south"))).await;
     assert_eq!(other.code(), Code::PermissionDenied, "{other}");
-    assert!(other.message().contains("is of node 3 in ap-south"), "{other}");
+    assert!(other.message().contains("is of n3 in ap-south"), "{other}");
     for (from_node, words) in [
-        (1, "the certificate of its connection is of node 2 in eu-west"),
-        (2, "is no voter of group 1"),
+        (1, "the certificate of its connection is of n2 in eu-west"),
+        (2, "is no voter of g1"),
     ] {
         let answers = send_raft_message(to_peer_port(home, files("eu-west")), from_node).await;
         let is_refused = |answer: &Status| answer.code() == Code::PermissionDenied && answer.message().contains(words);
@@ -129,7 +134,7 @@ async fn peer_port_is_for_nodes_that_the_directory_knows() {
         };
         certificates.issue(&new, Overwrite::Refused).unwrap();
         let status = request_copy(to_peer_port(home, certificates.tls_files(&name.subject))).await;
-        assert_eq!(status.code(), Code::Unavailable, "{uri}: {status:?}");
+        assert!(was_made_here(&status), "{uri}: {status:?}");
         let metrics = home.metrics().await.unwrap();
         let line = format!("stead_tls_refused_total{{listener=\"peer\",reason=\"{reason}\"}}");
         assert!(metrics.contains(&line), "{uri}: {line} is not in the metrics");
@@ -154,12 +159,7 @@ async fn peer_port_is_for_nodes_that_the_directory_knows() {
     };
     forged.issue(&new, Overwrite::Refused).unwrap();
     let status = request_copy(to_peer_port(home, forged.tls_files(&name))).await;
-    assert_ne!(
-        status.code(),
-        Code::PermissionDenied,
-        "it is refused before its first request: {status:?}"
-    );
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(was_made_here(&status), "it is refused before its first request: {status:?}");
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ fn to_status(error: VoterError) -> Status {
 fn check_renewing(peer: Option<&PeerIdentity>, node: NodeId) -> Result<(), Status> {
     match peer {
         Some(peer) if peer.node != node => Err(Status::permission_denied(format!(
-            "the renewal is of node {node}, and the certificate of its connection is of node {}",
+            "the renewal is of {node}, and the certificate of its connection is of {}",
             peer.node
         ))),
         Some(_) | None => Ok(()),

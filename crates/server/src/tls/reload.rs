@@ -30,12 +30,7 @@ pub(crate) async fn follow(
             _ = looks.tick() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let looked = credentials.clone();
-        // Files may lie on a slow disk.
-        let Ok(reload) = tokio::task::spawn_blocking(move || looked.reload()).await else {
-            continue;
-        };
-        match reload {
+        match credentials.reload_in_background().await {
             Reload::Unchanged => {}
             Reload::Loaded => {
                 metrics.count_reload();
