@@ -120,11 +120,12 @@ async fn peer_port_is_for_nodes_that_the_directory_knows() {
     let certificates = certificates(&cluster);
     let home = node(&cluster, "us-east");
     let validity = Validity::from_now(SystemTime::now(), LIFETIME);
+    // A certificate of another cluster is refused by its bearer first, which finds the node foreign.
     for (uri, reason) in [
-        ("stead://dev/client/shop", "other_name"),
-        ("stead://dev/operator/ada", "other_name"),
-        ("stead://dev/node/us-east/us-east-9", "other_name"),
-        ("stead://test/node/eu-west/eu-west-7", "other_cluster"),
+        ("stead://test/node/eu-west/eu-west-7", None),
+        ("stead://dev/client/shop", Some("other_name")),
+        ("stead://dev/operator/ada", Some("other_name")),
+        ("stead://dev/node/us-east/us-east-9", Some("other_name")),
     ] {
         let name: CertificateName = uri.parse().unwrap();
         let new = NewCertificate {
@@ -135,6 +136,7 @@ async fn peer_port_is_for_nodes_that_the_directory_knows() {
         certificates.issue(&new, Overwrite::Refused).unwrap();
         let status = request_copy(to_peer_port(home, certificates.tls_files(&name.subject))).await;
         assert!(was_made_here(&status), "{uri}: {status:?}");
+        let Some(reason) = reason else { continue };
         let metrics = home.metrics().await.unwrap();
         let line = format!("stead_tls_refused_total{{listener=\"peer\",reason=\"{reason}\"}}");
         assert!(metrics.contains(&line), "{uri}: {line} is not in the metrics");
