@@ -42,8 +42,8 @@ pub(crate) struct Target {
     #[arg(long, global = true, env = "STEAD_CERTIFICATE", value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
     /// File with the key of that certificate
-    #[arg(long, global = true, env = "STEAD_KEY", value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
+    #[arg(long, global = true, env = "STEAD_CERTIFICATE_KEY", value_name = "FILE")]
+    pub(crate) certificate_key: Option<PathBuf>,
     /// File with a bearer token; read again when it changes
     #[arg(long, global = true, env = "STEAD_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -156,6 +156,7 @@ mod tests {
             ("stead kv scan acme --count --limit 3", "cannot be used with"),
             ("stead kv put acme k v --ttl -5s", "write a time as"),
             ("stead kv get acme k --timeout 0s", "it must be longer than zero"),
+            ("stead kv get acme --certificate-key k", "<KEY>"),
             ("stead kv put acme k v --idempotency-key 7", "no idempotency key"),
             (
                 "stead tenant update acme --no-labels --label a=b",

@@ -166,12 +166,12 @@ fn tls_files(target: &Target, context: &Context) -> Result<Option<TlsFiles>, Com
     let chosen = |flag: &Option<PathBuf>, context: &Option<PathBuf>| flag.clone().or_else(|| context.clone());
     let (certificate, key) = (
         chosen(&target.certificate, &context.certificate),
-        chosen(&target.key, &context.key),
+        chosen(&target.certificate_key, &context.key),
     );
     match chosen(&target.ca, &context.ca) {
         Some(ca) => Ok(Some(TlsFiles { ca, certificate, key })),
         None if certificate.is_some() || key.is_some() => {
-            let message = "--certificate and --key need --ca: the file of the cluster's CA";
+            let message = "--certificate and --certificate-key need --ca: the file of the cluster's CA";
             Err(CommandError::new(Code::Usage, message))
         }
         None => Ok(None),

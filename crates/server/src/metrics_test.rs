@@ -44,6 +44,7 @@ fn metrics_match_operations_document() {
     let region: stead_types::RegionName = "eu-west".parse().unwrap();
     let metrics = Metrics::of(&node(&region), Arc::default());
     metrics.request(OperationLabel::Read, ServedFrom::Home);
+    metrics.tls.use_all();
     metrics.refused("keys");
     metrics.retries("sending a snapshot", 2);
     metrics.group(GroupSample {

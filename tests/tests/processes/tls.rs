@@ -161,7 +161,10 @@ async fn peer_port_is_for_nodes_that_the_directory_knows() {
     };
     forged.issue(&new, Overwrite::Refused).unwrap();
     let status = request_copy(to_peer_port(home, forged.tls_files(&name))).await;
-    assert!(was_made_here(&status), "it is refused before its first request: {status:?}");
+    assert!(
+        was_made_here(&status),
+        "it is refused before its first request: {status:?}"
+    );
 }
 
 #[tokio::test]

@@ -156,6 +156,19 @@ impl TlsMetrics {
         }
     }
 
+    /// Gives every metric a value, for the comparison of their names with the document.
+    #[cfg(test)]
+    pub(crate) fn use_all(&self) {
+        drop(self.count_connection(ListenerKind::Peer, Transport::Tls));
+        self.count_handshake(ListenerKind::Peer);
+        self.count_refusal(ListenerKind::Client, HandshakeFailure::Busy);
+        let labels = CertificateLabels {
+            certificate: "node",
+            serial: "01".into(),
+        };
+        self.expiry.get_or_create(&labels).set(1.0);
+    }
+
     /// Tells whether all connections of clients and nodes are encrypted, and whether they have to be.
     pub(crate) fn check(&self, has_certificate: bool, plain_allowed: bool) -> Result<String, String> {
         let plain = self.plain.load(Ordering::Relaxed);

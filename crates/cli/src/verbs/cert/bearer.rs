@@ -100,7 +100,7 @@ impl MakeOperator {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let next = |files: &Files| {
             format!(
-                "next: stead node list --endpoint HOST:PORT --ca {} --certificate {} --key {}\n\
+                "next: stead node list --endpoint HOST:PORT --ca {} --certificate {} --certificate-key {}\n\
                  or write ca, certificate and key into a context of ~/.config/stead/config.toml",
                 files.ca, files.certificate, files.key
             )

@@ -228,7 +228,7 @@ fn tls_flags(cluster: &Cluster) -> String {
     let Some(TlsFiles { ca, certificate, key }) = cluster.tls() else {
         return String::new();
     };
-    let flags = [("ca", Some(ca)), ("certificate", certificate), ("key", key)];
+    let flags = [("ca", Some(ca)), ("certificate", certificate), ("certificate-key", key)];
     let flags = flags.into_iter().filter_map(|(flag, file)| Some((flag, file?)));
     flags
         .map(|(flag, file)| format!(" --{flag} {}", file.display()))
