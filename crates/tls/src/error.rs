@@ -88,9 +88,9 @@ pub enum TlsError {
         /// The file.
         file: PathBuf,
         /// Name in the certificate.
-        found: CertificateName,
+        found: Box<CertificateName>,
         /// Name that it should have.
-        expected: CertificateName,
+        expected: Box<CertificateName>,
     },
     /// A configuration that the TLS library refuses.
     #[error("{} cannot be used for TLS: {reason}", file.display())]

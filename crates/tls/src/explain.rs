@@ -160,10 +160,10 @@ fn of_certificate_error(error: &CertificateError) -> HandshakeFailure {
 }
 
 fn name_refusal(error: &CertificateError) -> Option<&NameRefusal> {
-    match error {
-        CertificateError::Other(other) => other.0.downcast_ref(),
-        _ => None,
-    }
+    let CertificateError::Other(other) = error else {
+        return None;
+    };
+    other.0.downcast_ref()
 }
 
 /// Returns what is wrong with a connection, and what to do.
@@ -171,48 +171,51 @@ pub fn explain(error: &io::Error) -> String {
     let Some(tls) = tls_error(error) else {
         return error.to_string();
     };
-    match tls {
-        rustls::Error::AlertReceived(alert) => explain_alert(*alert).to_owned(),
-        rustls::Error::InvalidMessage(_) => PLAIN_TEXT_PEER.to_owned(),
-        rustls::Error::InvalidCertificate(refused) => match name_refusal(refused) {
-            Some(refusal) => refusal.to_string(),
-            None => {
-                let reason = of_certificate_error(refused);
-                let detail = detail(refused).map_or_else(String::new, |detail| format!(" ({detail})"));
-                format!("{reason}{detail}")
-            }
-        },
-        other => other.to_string(),
+    if let rustls::Error::AlertReceived(alert) = tls {
+        return explain_alert(*alert).to_owned();
     }
+    if matches!(tls, rustls::Error::InvalidMessage(_)) {
+        return PLAIN_TEXT_PEER.to_owned();
+    }
+    let rustls::Error::InvalidCertificate(refused) = tls else {
+        return tls.to_string();
+    };
+    if let Some(refusal) = name_refusal(refused) {
+        return refusal.to_string();
+    }
+    let reason = of_certificate_error(refused);
+    let detail = detail(refused).map_or_else(String::new, |detail| format!(" ({detail})"));
+    format!("{reason}{detail}")
 }
 
 /// Returns the names that a certificate does not have, where that is the reason.
 fn detail(error: &CertificateError) -> Option<String> {
-    match error {
-        CertificateError::NotValidForNameContext { expected, presented } => Some(format!(
-            "{} was dialled, the certificate has {}",
-            expected.to_str(),
-            presented.join(", ")
-        )),
-        _ => None,
-    }
+    let CertificateError::NotValidForNameContext { expected, presented } = error else {
+        return None;
+    };
+    let (expected, presented) = (expected.to_str(), presented.join(", "));
+    Some(format!("{expected} was dialled, the certificate has {presented}"))
 }
 
 fn explain_alert(alert: AlertDescription) -> &'static str {
-    match alert {
-        AlertDescription::CertificateExpired => {
-            "the other end says that this side's certificate has expired or is not valid yet: run `stead cert rotate`, or \
-             look at both clocks"
-        }
-        AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::DecryptError => {
-            "the other end does not trust the CA of this side's certificate: use one that a CA of that cluster has issued"
-        }
-        AlertDescription::CertificateRequired => "the other end requires a certificate: name a certificate and its key",
-        AlertDescription::CertificateUnknown | AlertDescription::AccessDenied => {
-            "the other end refuses the name in this side's certificate: it is of another cluster, or of somebody who may \
-             not connect to this port"
-        }
-        _ => "the other end has ended the handshake: its log says why",
+    const CA: [AlertDescription; 3] = [
+        AlertDescription::UnknownCA,
+        AlertDescription::BadCertificate,
+        AlertDescription::DecryptError,
+    ];
+    const NAME: [AlertDescription; 2] = [AlertDescription::CertificateUnknown, AlertDescription::AccessDenied];
+    if alert == AlertDescription::CertificateExpired {
+        "the other end says that this side's certificate has expired or is not valid yet: run `stead cert rotate`, or look \
+         at both clocks"
+    } else if CA.contains(&alert) {
+        "the other end does not trust the CA of this side's certificate: use one that a CA of that cluster has issued"
+    } else if alert == AlertDescription::CertificateRequired {
+        "the other end requires a certificate: name a certificate and its key"
+    } else if NAME.contains(&alert) {
+        "the other end refuses the name in this side's certificate: it is of another cluster, or of somebody who may not \
+         connect to this port"
+    } else {
+        "the other end has ended the handshake: its log says why"
     }
 }
 

@@ -195,8 +195,8 @@ impl Checks<'_> {
             (Some(_), None) => Err(TlsError::Nameless { file }),
             (Some(expected), Some(found)) if found != *expected => Err(TlsError::OtherName {
                 file,
-                found,
-                expected: expected.clone(),
+                found: Box::new(found),
+                expected: Box::new(expected.clone()),
             }),
             (Some(_), Some(_)) => Ok(()),
         }
