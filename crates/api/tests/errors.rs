@@ -32,18 +32,17 @@ was sent before, a later attempt that is refused does not tell that the first on
 | --- | --- | --- | --- | --- |
 ";
 
+const UNAUTHENTICATED: &str = "There is no credential, or one that does not count: the message names the file or the claim, never the credential. Nothing happened. Get a new token, or look at the clocks.";
+const PERMISSION_DENIED: &str = "The caller has no role that allows it: the message names the one that is missing. Nothing happened. `stead auth whoami` shows the roles, a cluster operator grants them.";
+
 fn meaning(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Invalid { .. } => {
             "The request can never succeed as written: `field` is wrong, the message has the limit."
         }
         ErrorKind::NotHome { .. } => "Only with `x-stead-routing: direct`: another region is home. Ask there.",
-        ErrorKind::Unauthenticated => {
-            "There is no credential, or one that does not count: the message names the file or the claim, never the credential. Nothing happened. Get a new token, or look at the clocks."
-        }
-        ErrorKind::PermissionDenied => {
-            "The caller has no role that allows it: the message names the one that is missing. Nothing happened. `stead auth whoami` shows the roles, a cluster operator grants them."
-        }
+        ErrorKind::Unauthenticated => UNAUTHENTICATED,
+        ErrorKind::PermissionDenied => PERMISSION_DENIED,
         ErrorKind::TenantNotFound => {
             "No such tenant, also after the node has asked the directory for its newest state."
         }

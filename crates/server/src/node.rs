@@ -269,6 +269,14 @@ fn spawn_directory_tasks(host: &Arc<Host>, initial: InitialCluster, supervisor: 
     supervisor.spawn("silent regions", |stop| region_loss_check::run(watched, stop));
 }
 
+/// Spawns the tasks that keep leases, look at disks, and renew the keys of token issuers.
+fn spawn_upkeep(host: &Arc<Host>, supervisor: &mut Supervisor) {
+    spawn_renewal(host, supervisor);
+    lease_transfer::spawn(host, supervisor);
+    disk::spawn(host, supervisor);
+    auth::spawn(host, supervisor);
+}
+
 /// Returns the limits of history that is kept for followers, watches and reads at a revision.
 fn retention_limits(config: &ValidatedConfig, environment: &Environment) -> RetentionLimits {
     RetentionLimits {
@@ -346,12 +354,7 @@ impl NodeParts {
             process: identity::process_number(environment),
             config,
         });
-        spawn_renewal(&host, supervisor);
-        lease_transfer::spawn(&host, supervisor);
-        disk::spawn(&host, supervisor);
-        auth::spawn(&host, supervisor);
-        voter_changes::spawn(&host, supervisor);
-        hosted_groups::spawn_address_update(&host, supervisor);
+        spawn_upkeep(&host, supervisor);
         let updater = ViewUpdater::new(
             directory.clone(),
             directory_view,

@@ -103,11 +103,15 @@ impl Issuers {
         if token.len() > TOKEN_LEN_MAX {
             return Err(InvalidToken::Length);
         }
-        let header = decode_header(token).map_err(|error| match error.kind() {
-            jsonwebtoken::errors::ErrorKind::InvalidAlgorithmName | jsonwebtoken::errors::ErrorKind::Json(_) => {
+        let header = decode_header(token).map_err(|error| {
+            use jsonwebtoken::errors::ErrorKind;
+            // An algorithm that the library does not know is no header to it.
+            let is_algorithm = matches!(error.kind(), ErrorKind::InvalidAlgorithmName | ErrorKind::Json(_));
+            if is_algorithm {
                 InvalidToken::Algorithm
+            } else {
+                InvalidToken::Form
             }
-            _ => InvalidToken::Form,
         })?;
         if header.alg != Algorithm::EdDSA {
             return Err(InvalidToken::Algorithm);

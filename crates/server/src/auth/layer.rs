@@ -67,9 +67,10 @@ pub(crate) async fn http_access(State(auth): State<Arc<Authenticator>>, request:
     match access(&auth, &request).and_then(|access| check_path(&access, path)) {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            let code = match error.kind {
-                ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
-                _ => StatusCode::FORBIDDEN,
+            let code = if error.kind == ErrorKind::Unauthenticated {
+                StatusCode::UNAUTHORIZED
+            } else {
+                StatusCode::FORBIDDEN
             };
             (code, format!("{error}\n")).into_response()
         }

@@ -73,6 +73,10 @@ fn exists() -> Option<Precondition> {
 /// Every way to a key, and who may go it: `r` reads what begins with a/, `w` writes it, `b` does both; what is outside of
 /// it nobody may.
 fn ways() -> Vec<(&'static str, Message, &'static str)> {
+    [reads(), writes(), range_deletions(), txns()].concat()
+}
+
+fn reads() -> Vec<(&'static str, Message, &'static str)> {
     let get = |key: &'static str| GetRequest {
         tenant: tenant(),
         key: key.into(),
@@ -84,26 +88,6 @@ fn ways() -> Vec<(&'static str, Message, &'static str)> {
             keys: keys.iter().map(|key| (*key).into()).collect(),
             ..BatchGetRequest::default()
         })
-    };
-    let delete = |key: &'static str, want_previous| {
-        Message::Delete(DeleteRequest {
-            tenant: tenant(),
-            key: key.into(),
-            want_previous,
-            ..DeleteRequest::default()
-        })
-    };
-    let prefix = |prefix: &'static str| {
-        Message::DeleteRange(DeleteRangeRequest {
-            tenant: tenant(),
-            prefix: prefix.into(),
-            ..DeleteRangeRequest::default()
-        })
-    };
-    let compare = |key: &'static str| Compare {
-        key: key.into(),
-        target: Some(compare::Target::Exists(true)),
-        ..Compare::default()
     };
     vec![
         ("get", Message::Get(get("a/1")), "rb"),
@@ -123,6 +107,19 @@ fn ways() -> Vec<(&'static str, Message, &'static str)> {
             }),
             "",
         ),
+    ]
+}
+
+fn writes() -> Vec<(&'static str, Message, &'static str)> {
+    let delete = |key: &'static str, want_previous| {
+        Message::Delete(DeleteRequest {
+            tenant: tenant(),
+            key: key.into(),
+            want_previous,
+            ..DeleteRequest::default()
+        })
+    };
+    vec![
         ("put", Message::Put(put("a/1")), "wb"),
         ("put outside", Message::Put(put("b")), ""),
         (
@@ -144,17 +141,6 @@ fn ways() -> Vec<(&'static str, Message, &'static str)> {
         ("delete", delete("a/1", false), "wb"),
         ("delete with previous value", delete("a/1", true), "b"),
         ("delete outside", delete("b", false), ""),
-        ("delete range", prefix("a/x"), "wb"),
-        ("delete range outside", prefix("b"), ""),
-        (
-            "delete all",
-            Message::DeleteRange(DeleteRangeRequest {
-                tenant: tenant(),
-                all: true,
-                ..DeleteRangeRequest::default()
-            }),
-            "",
-        ),
         (
             "increment, whose response is the value",
             Message::Increment(IncrementRequest {
@@ -175,6 +161,39 @@ fn ways() -> Vec<(&'static str, Message, &'static str)> {
             }),
             "b",
         ),
+    ]
+}
+
+fn range_deletions() -> Vec<(&'static str, Message, &'static str)> {
+    let prefix = |prefix: &'static str| {
+        Message::DeleteRange(DeleteRangeRequest {
+            tenant: tenant(),
+            prefix: prefix.into(),
+            ..DeleteRangeRequest::default()
+        })
+    };
+    vec![
+        ("delete range", prefix("a/x"), "wb"),
+        ("delete range outside", prefix("b"), ""),
+        (
+            "delete all",
+            Message::DeleteRange(DeleteRangeRequest {
+                tenant: tenant(),
+                all: true,
+                ..DeleteRangeRequest::default()
+            }),
+            "",
+        ),
+    ]
+}
+
+fn txns() -> Vec<(&'static str, Message, &'static str)> {
+    let compare = |key: &'static str| Compare {
+        key: key.into(),
+        target: Some(compare::Target::Exists(true)),
+        ..Compare::default()
+    };
+    vec![
         ("txn that reads", txn(|txn| txn.then = vec![get_step("a/1")]), "rb"),
         (
             "txn that reads otherwise",

@@ -87,10 +87,7 @@ fn encode_rejection(rejection: &Rejection, w: &mut Writer) {
         Rejection::RegionLoss(region_loss) => region_loss.encode(w),
         Rejection::Topology(topology) => topology.encode(w),
         Rejection::BulkTenantsFull(selected, kept) => drop(w.u8(69).varint(*selected).varint(*kept)),
-        Rejection::NotHome { tenant, region } => {
-            named(110, tenant.as_str());
-            text::write(w, region.as_str());
-        }
+        Rejection::NotHome { tenant, region } => write_not_home(w.u8(110), tenant, region),
         Rejection::RehearsalWithoutForecast(region) => named(111, region.as_str()),
         Rejection::RoleBindingsFull => drop(w.u8(120)),
         Rejection::RoleNotBound(subject) => named(121, subject),
@@ -101,6 +98,11 @@ fn write_residency(w: &mut Writer, allowed: &[Jurisdiction], region: &RegionName
     text::write_all(w, allowed.iter().map(Jurisdiction::as_str));
     text::write(w, region.as_str());
     text::write(w, jurisdiction.as_str());
+}
+
+fn write_not_home(w: &mut Writer, tenant: &TenantName, region: &RegionName) {
+    text::write(w, tenant.as_str());
+    text::write(w, region.as_str());
 }
 
 fn write_levels(w: &mut Writer, levels: &[u32]) {

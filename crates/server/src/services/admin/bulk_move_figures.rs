@@ -10,7 +10,7 @@ use std::{
 use futures::future::join_all;
 use stead_api::{
     convert,
-    proto::admin::v1::{BulkMovePlan, ListForksRequest, MovePlan, fork_service_server::ForkService as _},
+    proto::admin::v1::{BulkMovePlan, ListForksRequest, MovePlan},
 };
 use stead_state::directory::{BulkMovePreview, DirectoryView, PreviewedMove, Selection};
 use stead_types::{GroupId, RegionName};
@@ -72,8 +72,8 @@ async fn forks(host: &Arc<Host>, region: &RegionName, preview: &BulkMovePreview)
         page_size: FORKS_ASKED_MAX,
         ..ListForksRequest::default()
     };
-    let listed = ForkService::new(host.clone()).list_forks(Request::new(request)).await;
-    let listed = listed.ok()?.into_inner();
+    let listed = ForkService::new(host.clone()).list(Request::new(request)).await;
+    let listed = listed.ok()?;
     let held: BTreeSet<&str> = listed.forks.iter().map(|fork| fork.tenant.as_str()).collect();
     let count = held.intersection(&returning).count();
     let at_least = if listed.next_page_token.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use stead_api::proto::admin::v1::{Fork, ListForksRequest, fork_service_server::ForkService as _};
+use stead_api::proto::admin::v1::{Fork, ListForksRequest};
 use stead_types::{Error, ErrorKind};
 use tonic::Request;
 
@@ -20,8 +20,7 @@ pub(super) async fn refusal(host: &Arc<Host>, region: &str) -> Option<Error> {
         ..ListForksRequest::default()
     };
     // A region that is unknown or has no group is refused by the drain itself.
-    let listed = ForkService::new(host.clone()).list_forks(Request::new(request)).await;
-    let listed = listed.ok()?.into_inner();
+    let listed = ForkService::new(host.clone()).list(Request::new(request)).await.ok()?;
     refusal_of(region, &listed.forks, !listed.next_page_token.is_empty())
 }
 
