@@ -539,6 +539,7 @@ fn entries(group: &TestGroup) -> Vec<DirectoryChange> {
             region: Some(name.clone()),
             voters: group.voters.iter().copied().map(NodeId::new).collect(),
             incarnation: Incarnation::FIRST,
+            change: None,
         }),
     ];
     entries.extend(group.voters.iter().map(|id| {
