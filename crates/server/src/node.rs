@@ -7,7 +7,7 @@ use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
 };
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
-use stead_store::{Disk, Store, health::NodeFailure, shard::ShardMachine};
+use stead_store::{Disk, Store, directory_view::DirectoryViewRows, health::NodeFailure, shard::ShardMachine};
 use stead_types::{Incarnation, NodeId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -258,6 +258,24 @@ struct NodeParts {
     feed_service: stead_replication::Service,
 }
 
+/// Spawns the tasks of every node.
+fn spawn_tasks(host: &Arc<Host>, view_rows: DirectoryViewRows, supervisor: &mut Supervisor) {
+    spawn_renewal(host, supervisor);
+    lease_transfer::spawn(host, supervisor);
+    disk::spawn(host, supervisor);
+    auth::spawn(host, supervisor);
+    voter_changes::spawn(host, supervisor);
+    hosted_groups::spawn_address_update(host, supervisor);
+    let updater = ViewUpdater::new(
+        host.directory.clone(),
+        host.directory_view.clone(),
+        view_rows,
+        host.peer_alarms.clone(),
+        host.config.node.id,
+    );
+    supervisor.spawn("directory view", |stop| updater.run(stop));
+}
+
 /// Spawns the tasks of a voter of the directory.
 fn spawn_directory_tasks(host: &Arc<Host>, initial: InitialCluster, supervisor: &mut Supervisor) {
     let (wall, metrics) = (host.wall.clone(), host.metrics.clone());
@@ -267,14 +285,6 @@ fn spawn_directory_tasks(host: &Arc<Host>, initial: InitialCluster, supervisor: 
     supervisor.spawn("readiness", |stop| readiness_check::run(checked, stop));
     let watched = host.clone();
     supervisor.spawn("silent regions", |stop| region_loss_check::run(watched, stop));
-}
-
-/// Spawns the tasks that keep leases, look at disks, and renew the keys of token issuers.
-fn spawn_upkeep(host: &Arc<Host>, supervisor: &mut Supervisor) {
-    spawn_renewal(host, supervisor);
-    lease_transfer::spawn(host, supervisor);
-    disk::spawn(host, supervisor);
-    auth::spawn(host, supervisor);
 }
 
 /// Returns the limits of history that is kept for followers, watches and reads at a revision.
@@ -354,15 +364,7 @@ impl NodeParts {
             process: identity::process_number(environment),
             config,
         });
-        spawn_upkeep(&host, supervisor);
-        let updater = ViewUpdater::new(
-            directory.clone(),
-            directory_view,
-            view_rows,
-            raft.alarms(),
-            host.config.node.id,
-        );
-        supervisor.spawn("directory view", |stop| updater.run(stop));
+        spawn_tasks(&host, view_rows, supervisor);
         if directory.local_voter().is_some() {
             spawn_directory_tasks(&host, initial, supervisor);
         }
