@@ -68,7 +68,7 @@ pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
 pub use group::{Group, GroupMetrics};
 pub use leadership::Leadership;
 pub use log_compaction::LogLimits;
-pub use node::{Config, GroupConfig, Node};
+pub use node::{Config, GroupConfig, MaySend, Node};
 pub use peer_channels::Resolver;
 pub use proposal::{Proposal, split_into_entries};
 pub use proposer::PROPOSAL_LEN_MAX;

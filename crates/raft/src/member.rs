@@ -105,15 +105,6 @@ impl Member {
         is_alone || acknowledged.is_none_or(|at| at.elapsed() < silence_max)
     }
 
-    /// Returns the nodes that may be voters of the group: the initial ones, and those of the membership in force.
-    pub(crate) fn known_voters(&self) -> BTreeSet<NodeId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let members = metrics.membership_config.membership();
-        let present = members.voter_ids().map(NodeId::new);
-        present.chain(self.voters.iter().copied()).collect()
-    }
-
     pub(crate) fn is_held_back(&self) -> bool {
         self.is_held_back.load(Ordering::Acquire)
     }

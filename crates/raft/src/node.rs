@@ -11,7 +11,7 @@ use stead_store::background::Stagger;
 use stead_store::health::Health;
 use stead_store::log::LogStore;
 use stead_store::machine::Machine;
-use stead_types::{GroupId, Incarnation, NodeId};
+use stead_types::{GroupId, Incarnation, NodeId, RegionName};
 use tokio::sync::watch;
 
 use crate::blocking::{BlockingMode, BlockingWorker};
@@ -61,7 +61,12 @@ pub struct Config {
     /// Tells, once a replica has diverged, whether it is rebuilt. One that was rebuilt recently would probably diverge
     /// again.
     pub may_rebuild: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Tells whether a node of a region may send messages of a group: what a certificate says decides, not the message.
+    pub may_send: MaySend,
 }
+
+/// Function that tells whether a node of a region may send messages of a group.
+pub type MaySend = Arc<dyn Fn(GroupId, NodeId, &RegionName) -> bool + Send + Sync>;
 
 /// Configuration of one group.
 #[derive(Clone, Debug)]
@@ -99,7 +104,11 @@ impl Node {
 
     /// Returns the service for peers.
     pub fn service(&self) -> service::Service {
-        service::PeerService::service(self.registry.clone(), self.peers.alarms.clone())
+        service::PeerService::service(
+            self.registry.clone(),
+            self.peers.alarms.clone(),
+            self.config.may_send.clone(),
+        )
     }
 
     /// Returns the counters of rejected messages of other nodes, shared by all that communicate with them.

@@ -1,6 +1,5 @@
 //! Peer service: the server side of the transport.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
@@ -16,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::machine::external_index;
 use crate::member::Member;
+use crate::node::MaySend;
 use crate::registry::Registry;
 use crate::restore;
 use crate::spool::{self, Spool};
@@ -27,43 +27,51 @@ pub type Service = RaftServiceServer<PeerService>;
 
 /// Implementation of the peer service.
 pub struct PeerService {
-    registry: Arc<Registry>,
+    gate: Gate,
     alarms: PeerAlarms,
 }
 
+/// Way of a message to the member that it is for.
+#[derive(Clone)]
+struct Gate {
+    registry: Arc<Registry>,
+    may_send: MaySend,
+}
+
 impl PeerService {
-    pub(crate) fn service(registry: Arc<Registry>, alarms: PeerAlarms) -> Service {
-        RaftServiceServer::new(Self { registry, alarms })
+    pub(crate) fn service(registry: Arc<Registry>, alarms: PeerAlarms, may_send: MaySend) -> Service {
+        let gate = Gate { registry, may_send };
+        RaftServiceServer::new(Self { gate, alarms })
             .max_decoding_message_size(MESSAGE_LEN_MAX)
             .max_encoding_message_size(MESSAGE_LEN_MAX)
     }
 }
 
-fn member(registry: &Registry, envelope: &RaftEnvelope, peer: Option<&PeerIdentity>) -> Result<Arc<Member>, Status> {
+fn member(gate: &Gate, envelope: &RaftEnvelope, peer: Option<&PeerIdentity>) -> Result<Arc<Member>, Status> {
     let group = GroupId::new(envelope.group);
-    let member = registry
+    let member = gate
+        .registry
         .member(group)
         .ok_or_else(|| Status::not_found(format!("this node is not a member of group {group}")))?;
     if member.sender.incarnation.0 != envelope.incarnation {
         return Err(wire::other_incarnation(&member.sender, envelope.incarnation));
     }
     if let Some(peer) = peer {
-        check_sender(peer, NodeId::new(envelope.from_node), group, &member.known_voters())?;
+        check_sender(&gate.may_send, peer, NodeId::new(envelope.from_node), group)?;
     }
     Ok(member)
 }
 
-/// Refuses a message whose sender is not the node in the certificate of the connection, or is no voter of the group: a
-/// node of another region takes no part in the group, whatever it says of itself. Without known voters, before this node
-/// has the group's membership, only the first is checked.
-fn check_sender(peer: &PeerIdentity, sender: NodeId, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), Status> {
-    if peer.node != sender {
+/// Refuses a message whose sender is not the node in the certificate of the connection, or may not send messages of the
+/// group: a node of another region takes no part in it, whatever it says of itself. The membership in this node's log does
+/// not decide that: it may be older than the leader.
+fn check_sender(may_send: &MaySend, peer: &PeerIdentity, sender: NodeId, group: GroupId) -> Result<(), Status> {
+    if !peer.is(sender) {
         return Err(Status::permission_denied(format!(
-            "the message is of {sender}, and the certificate of its connection is of {} in {}",
-            peer.node, peer.region
+            "the message is of {sender}, and the certificate of its connection is of {peer}"
         )));
     }
-    if voters.is_empty() || voters.contains(&sender) {
+    if may_send(group, sender, &peer.region) {
         return Ok(());
     }
     Err(Status::permission_denied(format!(
@@ -73,8 +81,8 @@ fn check_sender(peer: &PeerIdentity, sender: NodeId, group: GroupId, voters: &BT
 }
 
 /// Returns the member, if it has joined its group and so accepts entries from the sender.
-fn admitting(registry: &Registry, envelope: &RaftEnvelope, peer: Option<&PeerIdentity>) -> Result<Arc<Member>, Status> {
-    let member = member(registry, envelope, peer)?;
+fn admitting(gate: &Gate, envelope: &RaftEnvelope, peer: Option<&PeerIdentity>) -> Result<Arc<Member>, Status> {
+    let member = member(gate, envelope, peer)?;
     if member.admits(NodeId::new(envelope.from_node)) {
         Ok(member)
     } else {
@@ -102,7 +110,7 @@ impl raft_service_server::RaftService for PeerService {
     async fn append(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<Self::AppendStream>, Status> {
         // The response must not wait for the first request, or opening a stream costs a round trip more.
         let peer = request.extensions().get().cloned();
-        let first = append(self.registry.clone(), self.alarms.clone(), peer, request.into_inner());
+        let first = append(self.gate.clone(), self.alarms.clone(), peer, request.into_inner());
         let answers = stream::once(first).try_flatten();
         Ok(Response::new(Box::pin(answers)))
     }
@@ -110,7 +118,7 @@ impl raft_service_server::RaftService for PeerService {
     async fn control(&self, request: Request<RaftEnvelope>) -> Result<Response<RaftEnvelope>, Status> {
         let peer = request.extensions().get().cloned();
         let request = request.into_inner();
-        let member = member(&self.registry, &request, peer.as_ref())?;
+        let member = member(&self.gate, &request, peer.as_ref())?;
         control(&member, request).await.map(Response::new)
     }
 
@@ -119,7 +127,7 @@ impl raft_service_server::RaftService for PeerService {
         let mut chunks = request.into_inner();
         let received = async {
             let head = spool::next_envelope(&mut chunks).await?;
-            let member = admitting(&self.registry, &head, peer.as_ref())?;
+            let member = admitting(&self.gate, &head, peer.as_ref())?;
             receive(&member, head, chunks).await
         };
         let received = received.await.inspect_err(|status| self.alarms.record_status(status));
@@ -129,7 +137,7 @@ impl raft_service_server::RaftService for PeerService {
     async fn fetch(&self, request: Request<RaftEnvelope>) -> Result<Response<Self::FetchStream>, Status> {
         let peer = request.extensions().get().cloned();
         let request = request.into_inner();
-        let member = member(&self.registry, &request, peer.as_ref())?;
+        let member = member(&self.gate, &request, peer.as_ref())?;
         let min_index = wire::body(request, MessageKind::Fetch).and_then(wire::read_fetch);
         let snapshot = restore::serve_snapshot(&member, min_index.map_err(malformed)?).await?;
         Ok(Response::new(Box::pin(snapshot)))
@@ -137,7 +145,7 @@ impl raft_service_server::RaftService for PeerService {
 }
 
 async fn append(
-    registry: Arc<Registry>,
+    gate: Gate,
     alarms: PeerAlarms,
     peer: Option<PeerIdentity>,
     mut requests: Streaming<RaftEnvelope>,
@@ -149,7 +157,7 @@ async fn append(
     let Some(first) = first else {
         return Err(Status::invalid_argument("the stream has no request"));
     };
-    let member = admitting(&registry, &first, peer.as_ref())?;
+    let member = admitting(&gate, &first, peer.as_ref())?;
     let requests = stream::iter([Ok(first)])
         .chain(requests)
         .map({
@@ -291,19 +299,19 @@ mod tests {
     #[test]
     fn message_of_another_node_or_region_is_refused() {
         let peer = PeerIdentity {
-            node: NodeId::new(4),
+            nodes: vec![NodeId::new(4), NodeId::new(7)],
             region: "eu-west".parse().unwrap(),
         };
-        let voters = |nodes: &[u64]| nodes.iter().copied().map(NodeId::new).collect::<BTreeSet<_>>();
-        let check = |sender, nodes: &[u64]| check_sender(&peer, NodeId::new(sender), GroupId::new(2), &voters(nodes));
-        assert!(check(4, &[4, 5, 6]).is_ok());
-        assert!(check(4, &[]).is_ok(), "the membership is not known yet");
-        let other = check(1, &[1, 2, 3]).unwrap_err();
+        let may_send: MaySend = Arc::new(|group, _, region| group == GroupId::new(2) && region.as_str() == "eu-west");
+        let check = |sender, group| check_sender(&may_send, &peer, NodeId::new(sender), GroupId::new(group));
+        assert!(check(4, 2).is_ok());
+        assert!(check(7, 2).is_ok(), "it takes the place of the node of its name");
+        let other = check(1, 2).unwrap_err();
         assert!(
-            other.message().contains("certificate of its connection is of n4"),
+            other.message().contains("certificate of its connection is of n4 or n7"),
             "{other}"
         );
-        let foreign = check(4, &[1, 2, 3]).unwrap_err();
-        assert!(foreign.message().contains("is no voter of g2"), "{foreign}");
+        let foreign = check(4, 1).unwrap_err();
+        assert!(foreign.message().contains("is no voter of g1"), "{foreign}");
     }
 }

@@ -220,6 +220,7 @@ mod tests {
             jurisdiction: "EU".parse().unwrap(),
             drains: Box::default(),
             rehearsed: None,
+            leaving: false,
         })
     }
 

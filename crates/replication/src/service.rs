@@ -59,9 +59,8 @@ fn check_region(context: &GroupContext, peer: Option<&PeerIdentity>, follower: G
     match context.directory_view.read(region) {
         Some(region) if region == peer.region => Ok(()),
         Some(region) => Err(Status::permission_denied(format!(
-            "the certificate of this connection is of {} in {}, and {follower} is in {region}: its changes go to its own \
-             nodes only",
-            peer.node, peer.region
+            "the certificate of this connection is of {peer}, and {follower} is in {region}: its changes go to its own \
+             nodes only"
         ))),
         None => Err(Status::unavailable(format!(
             "this node does not know {follower} yet: try again"

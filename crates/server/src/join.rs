@@ -28,7 +28,10 @@ use stead_types::Error as CallError;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::config::{Config, Joined, JoinedVoter};
+use crate::{
+    config::{Config, Joined, JoinedVoter},
+    tls::{self, DialError},
+};
 
 /// Longest time for one node's answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -44,6 +47,9 @@ const IDENTITY: &str = "stead.json";
 /// Error of a node that cannot join.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] DialError),
     /// The cluster refuses it.
     #[error("the cluster refuses node {name}: {source}")]
     Refused {
@@ -108,7 +114,8 @@ pub async fn prepare(config: &mut Config, connect: &Connect) -> Result<(), Error
     }
     let token = token(&dir)?;
     let request = request(config, &token)?;
-    let answer = ask(&config.cluster.join, connect, &request).await?;
+    let connect = tls::dial_hosts(&config.tls, connect.clone())?;
+    let answer = ask(&config.cluster.join, &connect, &request).await?;
     let file = JoinedFile {
         name: request.name,
         node: answer.node,

@@ -5,7 +5,6 @@ mod admission;
 mod answers;
 pub mod auth;
 mod auth_metrics;
-#[cfg_attr(not(test), expect(dead_code, reason = "a listener with TLS constructs it"))]
 mod certificate_identity;
 pub mod config;
 mod connections;

@@ -151,6 +151,7 @@ impl<M: TestMachine> TestCluster<M> {
             spool: None,
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
+            may_send: Arc::new(|_, _, _| true),
         });
         let incoming = UnboundedReceiverStream::new(self.net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

@@ -64,6 +64,7 @@ async fn start(count: u64) -> LoopbackCluster {
             spool: Some(folder.path().join("spool")),
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
+            may_send: Arc::new(|_, _, _| true),
         });
         let incoming = TcpListenerStream::new(listener).inspect(|stream| {
             // Nagle's algorithm and delayed acknowledgements together cost 40 ms an entry.

@@ -462,6 +462,7 @@ impl Node {
             spool: None,
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
+            may_send: Arc::new(|_, _, _| true),
         });
         let directory_view = SharedDirectoryView::new(DirectoryView::default());
         let epochs_seen = EpochsSeen::default();

@@ -64,7 +64,7 @@ pub struct TlsConfig {
 }
 
 impl Tls {
-    pub(super) fn validate(&self) -> Result<TlsConfig, ConfigError> {
+    pub(crate) fn validate(&self) -> Result<TlsConfig, ConfigError> {
         let allowed = |key, value: &str| match value {
             "" => Ok(PlainText::Refused),
             ALLOW => Ok(PlainText::Allowed),

@@ -67,9 +67,8 @@ fn to_status(error: VoterError) -> Status {
 /// Refuses a renewal of another node's lease than that of the node in the certificate of the connection.
 fn check_renewing(peer: Option<&PeerIdentity>, node: NodeId) -> Result<(), Status> {
     match peer {
-        Some(peer) if peer.node != node => Err(Status::permission_denied(format!(
-            "the renewal is of {node}, and the certificate of its connection is of {}",
-            peer.node
+        Some(peer) if !peer.is(node) => Err(Status::permission_denied(format!(
+            "the renewal is of {node}, and the certificate of its connection is of {peer}"
         ))),
         Some(_) | None => Ok(()),
     }

@@ -23,12 +23,13 @@ pub(crate) use refusal::Refusal;
 
 use std::{sync::Arc, time::Duration};
 
+use stead_api::net::Connect;
 use stead_replication::SharedDirectoryView;
-use stead_tls::{CertificateName, Credentials, PlainText, Subject, TlsError, TlsFiles};
+use stead_tls::{CertificateName, Credentials, ExpectedPeer, PlainText, Subject, TlsError, TlsFiles};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{TlsConfig, ValidatedConfig},
+    config::{ConfigError, Tls, TlsConfig, ValidatedConfig},
     environment::Environment,
     health::HealthChecks,
     supervisor::Supervisor,
@@ -36,6 +37,29 @@ use crate::{
 
 /// Function that returns the wall clock, in milliseconds since 1970.
 type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Error of a dialler that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// A setting of TLS is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file cannot be used.
+    #[error("TLS cannot be used")]
+    Tls(#[from] TlsError),
+}
+
+/// Returns the dialler of a node that knows no other node yet: the certificate at the other end must have the dialled host
+/// among its names.
+pub(crate) fn dial_hosts(settings: &Tls, connect: Connect) -> Result<Connect, DialError> {
+    let config = settings.validate()?;
+    let Some(files) = config.files else {
+        return Ok(connect);
+    };
+    let credentials = Credentials::load(files, None)?;
+    let expect = Arc::new(|_: &str| ExpectedPeer::Host);
+    Ok(stead_tls::dial(connect, credentials, expect, config.plaintext))
+}
 
 /// Limits of handshakes on one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

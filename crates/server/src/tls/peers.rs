@@ -3,6 +3,7 @@
 use stead_api::peer_identity::PeerIdentity;
 use stead_replication::SharedDirectoryView;
 use stead_tls::{ExpectedPeer, Subject};
+use stead_types::{NodeId, RegionName};
 
 use crate::config::NodeConfig;
 
@@ -52,25 +53,24 @@ impl Peers {
 
     /// Returns the node with this region and name.
     pub(crate) fn named(&self, region: &str, name: &str) -> Option<PeerIdentity> {
-        let viewed = self.directory_view.as_ref().and_then(|view| {
+        let mut known: Vec<(NodeId, RegionName)> = Vec::new();
+        if let Some(view) = &self.directory_view {
             view.read(|view| {
-                let mut nodes = view.nodes();
-                let found = nodes.find(|node| node.name == name)?;
-                Some(PeerIdentity {
-                    node: found.number,
-                    region: found.region.clone(),
-                })
-            })
-        });
-        let initial = || {
-            let found = self.members.iter().find(|member| member.name == name)?;
-            Some(PeerIdentity {
-                node: found.id,
-                region: found.region.clone(),
-            })
-        };
+                let named = view.nodes().filter(|node| node.name == name);
+                known.extend(named.map(|node| (node.number, node.region.clone())));
+            });
+        }
+        if known.is_empty() {
+            let named = self.members.iter().filter(|member| member.name == name);
+            known.extend(named.map(|member| (member.id, member.region.clone())));
+        }
         // A name that is known in another region is refused, and never looked up further.
-        viewed.or_else(initial).filter(|found| found.region.as_str() == region)
+        known.retain(|(_, of)| of.as_str() == region);
+        let (_, of) = known.first()?.clone();
+        Some(PeerIdentity {
+            nodes: known.into_iter().map(|(node, _)| node).collect(),
+            region: of,
+        })
     }
 }
 
@@ -83,8 +83,6 @@ fn subject(region: &str, name: &str) -> Subject {
 
 #[cfg(test)]
 mod tests {
-    use stead_types::NodeId;
-
     use super::*;
 
     fn member(id: u64, name: &str, region: &str) -> NodeConfig {
@@ -104,7 +102,7 @@ mod tests {
     fn node_of_another_region_has_no_identity_here() {
         let peers = Peers::initial(&[member(1, "a", "eu-west"), member(2, "b", "us-east")]);
         let known = peers.named("eu-west", "a").unwrap();
-        assert_eq!((known.node, known.region.as_str()), (NodeId::new(1), "eu-west"));
+        assert_eq!((known.nodes, known.region.as_str()), (vec![NodeId::new(1)], "eu-west"));
         assert_eq!(peers.named("us-east", "a"), None);
         assert_eq!(peers.named("eu-west", "c"), None);
     }

@@ -48,7 +48,7 @@ pub(super) struct Up {
     /// Delete existing data first
     #[arg(long)]
     fresh: bool,
-    /// Without TLS: no certificates, plain text between all
+    /// Without TLS and without credentials: plain text between all, and everybody may do everything
     #[arg(long)]
     plain: bool,
     /// Exit after the demo, with 0 or 1
@@ -64,9 +64,6 @@ pub(super) struct Up {
     /// --json any free ports]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
-    /// Ask callers for no credentials: everybody may do everything
-    #[arg(long)]
-    plain: bool,
     /// For tests in any language: events on standard output, commands on standard input, one JSON object a line; ends
     /// when standard input does
     #[arg(long, conflicts_with_all = ["exit", "keep", "check"])]

@@ -131,9 +131,11 @@ fn class(kind: &ErrorKind) -> Class {
         ErrorKind::Invalid { .. }
         | ErrorKind::TenantNotFound
         | ErrorKind::NotFound
+        | ErrorKind::PermissionDenied
         | ErrorKind::QuotaExceeded { .. }
         | ErrorKind::Residency { .. } => Class::OfRow,
         ErrorKind::AlreadyExists
+        | ErrorKind::Unauthenticated
         | ErrorKind::KeyNotFound
         | ErrorKind::Forked { .. }
         | ErrorKind::Compacted { .. }
