@@ -38,7 +38,7 @@ impl Peers {
                 let mut nodes = view.nodes();
                 let found =
                     nodes.find(|node| [&node.addresses.peer, &node.addresses.client].contains(&&address.to_owned()));
-                found.map(|node| subject(node.region.as_str(), &node.name))
+                found.map(|node| subject(node.region.as_str(), node.given_name()))
             })
         });
         let initial = || {
@@ -56,7 +56,7 @@ impl Peers {
         let mut known: Vec<(NodeId, RegionName)> = Vec::new();
         if let Some(view) = &self.directory_view {
             view.read(|view| {
-                let named = view.nodes().filter(|node| node.name == name);
+                let named = view.nodes().filter(|node| node.given_name() == name);
                 known.extend(named.map(|node| (node.number, node.region.clone())));
             });
         }

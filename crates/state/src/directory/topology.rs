@@ -59,6 +59,20 @@ pub struct Node {
     pub token: u128,
 }
 
+impl Node {
+    /// Returns the name that the node was given, which its certificate has, also once another node has taken its place and
+    /// its name.
+    pub fn given_name(&self) -> &str {
+        let suffix = former_suffix(self.number);
+        self.name.strip_suffix(&suffix).unwrap_or(&self.name)
+    }
+}
+
+/// Returns what is appended to the name of a node whose name another one has taken.
+pub(super) fn former_suffix(number: NodeId) -> String {
+    format!("~{number}")
+}
+
 /// A Raft group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {

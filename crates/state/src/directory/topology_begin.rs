@@ -6,6 +6,7 @@ use super::{
     Addresses, ApplyContext, AuditContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, Followers,
     NewNode, Node, Operation, OperationKind, Region, Rejection, TopologyAction, TopologyChange, TopologyRejection,
     TopologyRequest, placement,
+    topology::former_suffix,
     topology_change::{ANNOUNCED_MAX, NODE_NAME_LEN_MAX},
     voters::{self, Leaving},
 };
@@ -106,7 +107,7 @@ impl Directory {
         if name == row.name {
             // The replacement takes the name over, so that a machine keeps it with a new disk.
             let renamed = Node {
-                name: format!("{}~{old}", row.name),
+                name: row.name.clone() + &former_suffix(old),
                 ..row.clone()
             };
             if !row.has_joined() {

@@ -131,6 +131,7 @@ fn replaced_node_passes_its_votes_to_a_new_number() {
     assert!(!advance(&mut world), "it waits for the node");
     let old = world.directory.view().node(id(1)).unwrap().name.clone();
     assert_eq!(old, "a~n1");
+    assert_eq!(world.directory.view().node(id(1)).unwrap().given_name(), "a");
     assert_eq!(join(&mut world, "a", TOKEN), Ok(DirectoryOutcome::Node(id(6))));
     settle(&mut world);
     assert_eq!(end(&world, operation), Some(OperationResult::Succeeded));

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use stead_client::{
     Client, Config, Connect, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange,
-    TenantLimit, TokenSource, dial,
+    TenantLimit, TlsFiles, TokenSource, dial,
 };
 use stead_testing::{Cluster, cluster, moves::MovingTenant};
 use tokio::{
@@ -92,10 +92,18 @@ impl World {
 
     /// Returns a client with another token, or none, that leaves the forwarding to the region's nodes.
     pub(super) async fn client_with_token(&self, region: &str, token: TokenSource) -> anyhow::Result<Client> {
+        let config = self.client_config(region)?;
+        // An operator's certificate would be a credential of its own.
+        let tls = config.tls.clone().map(|files| TlsFiles {
+            certificate: None,
+            key: None,
+            ..files
+        });
         let config = Config {
             token,
+            tls,
             nearest_only: true,
-            ..self.client_config(region)?
+            ..config
         };
         Ok(Client::connect(config).await?)
     }
