@@ -258,8 +258,8 @@ struct NodeParts {
     feed_service: stead_replication::Service,
 }
 
-/// Spawns the tasks of every node.
-fn spawn_tasks(host: &Arc<Host>, view_rows: DirectoryViewRows, supervisor: &mut Supervisor) {
+/// Spawns the tasks of every node, and those of a voter of the directory.
+fn spawn_tasks(host: &Arc<Host>, initial: InitialCluster, view_rows: DirectoryViewRows, supervisor: &mut Supervisor) {
     spawn_renewal(host, supervisor);
     lease_transfer::spawn(host, supervisor);
     disk::spawn(host, supervisor);
@@ -274,6 +274,9 @@ fn spawn_tasks(host: &Arc<Host>, view_rows: DirectoryViewRows, supervisor: &mut 
         host.config.node.id,
     );
     supervisor.spawn("directory view", |stop| updater.run(stop));
+    if host.directory.local_voter().is_some() {
+        spawn_directory_tasks(host, initial, supervisor);
+    }
 }
 
 /// Spawns the tasks of a voter of the directory.
@@ -306,7 +309,6 @@ impl NodeParts {
         tls: NodeTls,
         supervisor: &mut Supervisor,
     ) -> Result<Self, Error> {
-        let initial = initial_cluster(&config);
         let (directory_view, view_rows) = (stored.directory_view.clone(), stored.directory_view_rows.clone());
         let voters = stored.directory_voters.clone();
         let (local_voter, groups) = open_groups(&raft, stored, environment.clocks.clone()).await?;
@@ -347,7 +349,7 @@ impl NodeParts {
             peer_alarms: raft.alarms(),
             answers: Arc::default(),
             directory_view: directory_view.clone(),
-            directory: directory.clone(),
+            directory,
             groups: Arc::new(hosted),
             leases,
             epochs_seen,
@@ -364,10 +366,7 @@ impl NodeParts {
             process: identity::process_number(environment),
             config,
         });
-        spawn_tasks(&host, view_rows, supervisor);
-        if directory.local_voter().is_some() {
-            spawn_directory_tasks(&host, initial, supervisor);
-        }
+        spawn_tasks(&host, initial_cluster(&host.config), view_rows, supervisor);
         let data_services = DataServices::new(&host, environment.connect.clone(), &supervisor.spawner());
         Ok(Self {
             host,

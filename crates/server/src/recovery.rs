@@ -159,6 +159,19 @@ pub struct Recovery {
     is_half_done: bool,
 }
 
+/// Returns what the operator has decided, as the directory takes it.
+fn request(founder: NodeId, options: &Options) -> RecoveryRequest {
+    let ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    RecoveryRequest {
+        founder,
+        lease_ttl_ms: options.lease_ttl.map_or(0, ms),
+        by: AuditContext {
+            who: options.who.clone(),
+            reason: options.reason.clone(),
+        },
+    }
+}
+
 impl Recovery {
     /// Opens the storage of a stopped node, looks who else answers, and works out the new incarnation.
     ///
@@ -199,17 +212,7 @@ impl Recovery {
             .map_err(node::Error::from)?
             .over(environment.clone());
         let survey = Survey::of(config, &environment.connect, &others).await;
-        let request = RecoveryRequest {
-            founder: config.node.id,
-            lease_ttl_ms: options
-                .lease_ttl
-                .map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            by: AuditContext {
-                who: options.who.clone(),
-                reason: options.reason.clone(),
-            },
-        };
-        let recovered = directory.recover(time, &request)?;
+        let recovered = directory.recover(time, &request(config.node.id, options))?;
         let settings = recovered.directory.view().settings();
         let plan = Plan {
             node: config.node.name.clone(),

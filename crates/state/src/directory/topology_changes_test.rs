@@ -367,19 +367,19 @@ fn encoding_of_topology_is_fixed() {
     let command = |command| hex(&Command::Topology(command).encode());
     assert_eq!(
         command(TopologyCommand::Begin(by(), remove(7, true))),
-        format!("3c00{author}020701")
+        format!("3f00{author}020701")
     );
     assert_eq!(
         command(TopologyCommand::Begin(by(), replace(7, "x"))),
-        format!("3c00{author}01070178")
+        format!("3f00{author}01070178")
     );
-    assert_eq!(command(TopologyCommand::Advance(7, vec![id(3)])), "3c01070103");
+    assert_eq!(command(TopologyCommand::Advance(7, vec![id(3)])), "3f01070103");
     let confirmed = ConfirmVoters {
         group: GroupId::new(1),
         incarnation: Incarnation::FIRST,
         voters: vec![id(2), id(3)],
     };
-    assert_eq!(command(TopologyCommand::ConfirmVoters(confirmed)), "3c020101020203");
+    assert_eq!(command(TopologyCommand::ConfirmVoters(confirmed)), "3f020101020203");
     let group = Group {
         number: GroupId::new(1),
         region: Some(region("eu")),
@@ -398,9 +398,9 @@ fn encoding_of_topology_is_fixed() {
     for (change, bytes) in [
         (DirectoryChange::Group(group), "030101026575020102010201050900"),
         (DirectoryChange::Region(leaving), "010265750245550000 0001"),
-        (DirectoryChange::NodeGone(id(3)), "070000000000000003"),
-        (DirectoryChange::GroupGone(GroupId::new(7)), "0800000007"),
-        (DirectoryChange::RegionGone(region("eu")), "09026575"),
+        (DirectoryChange::NodeGone(id(3)), "080000000000000003"),
+        (DirectoryChange::GroupGone(GroupId::new(7)), "0900000007"),
+        (DirectoryChange::RegionGone(region("eu")), "0a026575"),
     ] {
         assert_eq!(hex(&change.encode()), bytes.replace(' ', ""), "{change:?}");
         assert_eq!(DirectoryChange::decode(change.encode()), Ok(change));

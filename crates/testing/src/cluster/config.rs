@@ -57,31 +57,9 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
             "\n[{section}]\nlisten = \"{address}\"\nadvertise = \"{address}\""
         ));
     }
-    if plan.tls {
-        let files = plan.certificates().tls_files(&certificates::subject(node));
-        line(format_args!("\n[tls]"));
-        for (key, file) in [
-            ("ca", Some(&files.ca)),
-            ("certificate", files.certificate.as_ref()),
-            ("key", files.key.as_ref()),
-        ] {
-            let file = file.map_or_else(Default::default, |file| file.to_string_lossy());
-            line(format_args!("{key} = {}", quoted(&file)));
-        }
-    }
-    if plan.asks_for_credentials {
-        let credentials = Credentials::of(plan);
-        let key = |issuer| quoted(&credentials.public_key(issuer).to_string_lossy());
-        line(format_args!(
-            "\n[auth]\nmode = \"required\"\nhttp_open = [\"/metrics\", \"/route\"]\ntoken_lifetime_max = \"30d\"\n\
-             issuers = [\n  {{ name = \"{ISSUER}\", public_key_file = {}, grants_roles = true }},\n  \
-             {{ name = \"{EMERGENCY_ISSUER}\", public_key_file = {}, emergency = true }},\n]",
-            key(ISSUER),
-            key(EMERGENCY_ISSUER)
-        ));
-    }
+    line(format_args!("{}{}", tls_section(plan, node), auth_section(plan)));
     line(format_args!(
-        "\n[storage]\nengine = {}\nsled_majority = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",
+        "[storage]\nengine = {}\nsled_majority = {}\n\n[log]\nformat = \"text\"\n\n[net.dial]",
         quoted(&node.engine),
         has_sled_majority(plan, layout)
     ));
@@ -89,6 +67,40 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
         line(format_args!("\"{advertised}\" = \"{dialled}\""));
     }
     text
+}
+
+/// Returns the settings of TLS; empty where plain text is spoken.
+fn tls_section(plan: &Plan, node: &Node) -> String {
+    if !plan.tls {
+        return String::new();
+    }
+    let files = plan.certificates().tls_files(&certificates::subject(node));
+    let settings = [
+        ("ca", Some(&files.ca)),
+        ("certificate", files.certificate.as_ref()),
+        ("key", files.key.as_ref()),
+    ];
+    let lines = settings.map(|(key, file)| {
+        let file = file.map_or_else(Default::default, |file| file.to_string_lossy());
+        format!("{key} = {}\n", quoted(&file))
+    });
+    format!("\n[tls]\n{}", lines.concat())
+}
+
+/// Returns the settings of credentials; empty where nobody is asked for one.
+fn auth_section(plan: &Plan) -> String {
+    if !plan.asks_for_credentials {
+        return String::new();
+    }
+    let credentials = Credentials::of(plan);
+    let key = |issuer| quoted(&credentials.public_key(issuer).to_string_lossy());
+    format!(
+        "\n[auth]\nmode = \"required\"\nhttp_open = [\"/metrics\", \"/route\"]\ntoken_lifetime_max = \"30d\"\n\
+         issuers = [\n  {{ name = \"{ISSUER}\", public_key_file = {}, grants_roles = true }},\n  \
+         {{ name = \"{EMERGENCY_ISSUER}\", public_key_file = {}, emergency = true }},\n]\n",
+        key(ISSUER),
+        key(EMERGENCY_ISSUER)
+    )
 }
 
 /// Tells whether a majority of a region's voters, or of the directory's, is on sled: the plan asks for it, so the

@@ -10,7 +10,7 @@ use crate::{
     args::Target,
     context,
     exit::{Code, CommandError},
-    output::{Output, OutputTable, duration, list},
+    output::{Output, OutputTable, duration},
 };
 
 /// Greatest staleness of a follower that connects to its home.
@@ -119,8 +119,8 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     facts.nodes.iter().for_each(|node| of_node(node, &mut found));
     let versions: BTreeSet<&str> = facts.nodes.iter().filter_map(version).collect();
     if versions.len() > 1 {
-        let versions: Vec<String> = versions.into_iter().map(str::to_owned).collect();
-        let text = format!("nodes run versions {}: finish the upgrade", list(&versions));
+        let versions: Vec<&str> = versions.into_iter().collect();
+        let text = format!("nodes run versions {}: finish the upgrade", versions.join(", "));
         found.push(problem("cluster", text));
     }
     let (level, supported) = (facts.cluster.feature_level, facts.cluster.feature_level_supported);
