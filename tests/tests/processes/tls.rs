@@ -222,7 +222,7 @@ async fn node_refuses_certificates_that_it_cannot_use() {
     let write = |uri: &str, validity: Validity| {
         let name: CertificateName = uri.parse().unwrap();
         let new = NewCertificate {
-            name: name.clone(),
+            name,
             hosts: vec!["127.0.0.1".into()],
             validity,
         };

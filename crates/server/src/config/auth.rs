@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, validated::parse_duration};
+use super::{ConfigError, duration::parse_duration};
 use crate::auth::{AuthConfig, AuthMode, IssuerConfig};
 
 /// Longest leeway: more would let a token live on that has been given up.

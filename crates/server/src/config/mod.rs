@@ -6,6 +6,7 @@
 
 mod addresses;
 mod auth;
+mod duration;
 mod engines;
 mod load;
 mod log_level;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use stead_tls::{PlainText, TlsFiles};
 
-use super::{ConfigError, ValidatedConfig, validated::parse_duration};
+use super::{ConfigError, ValidatedConfig, duration::parse_duration};
 use crate::tls::HandshakeLimits;
 
 /// Value that permits plain text.

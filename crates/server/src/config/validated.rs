@@ -10,6 +10,7 @@ use crate::auth::AuthConfig;
 use super::{
     Config, ConfigError, InitialNode, Joined, ListenConfig, addresses,
     addresses::{check_advertised, check_host_port},
+    duration::parse_duration,
     engines, log_level,
     tls::TlsConfig,
 };
@@ -364,11 +365,6 @@ fn listener(section: &str, listen: &ListenConfig, initial: &str) -> Result<Liste
         listen: bind.to_owned(),
         advertise: advertise.to_owned(),
     })
-}
-
-pub(super) fn parse_duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
-    let problem = |_| ConfigError::value(key, format!("{text:?} is no duration, such as 300ms or 24h"));
-    humantime::parse_duration(text).map_err(problem)
 }
 
 #[cfg(test)]

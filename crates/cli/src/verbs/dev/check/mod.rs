@@ -226,6 +226,7 @@ pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Resul
     )
 }
 
+#[expect(clippy::too_many_lines, reason = "one line a step")]
 async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<Verdict> {
     let regions = world.data_regions().await;
     anyhow::ensure!(
