@@ -269,6 +269,29 @@ fn simulated_crates_use_no_ambient_time_or_threads() {
 }
 
 #[test]
+fn comments_begin_with_the_thing_that_they_describe() {
+    let mut files = Vec::new();
+    for folder in ["crates", "tests", "benches"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let is_comment = |line: &str| line.starts_with("///") || line.starts_with("//!");
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut before = "";
+        for (at, line) in text.lines().map(str::trim_start).enumerate() {
+            let begins = is_comment(line) && !is_comment(before);
+            let is_pronoun = ["/// What ", "//! What "].iter().any(|start| line.starts_with(start));
+            let (path, number) = (path.display(), at + 1);
+            assert!(
+                !begins || !is_pronoun,
+                "{path}:{number}: name the thing, with the glossary's word"
+            );
+            before = line;
+        }
+    }
+}
+
+#[test]
 fn format_libraries_are_pinned_exactly() {
     let workspace = manifest(&root().join("Cargo.toml"));
     for library in ["openraft", "raft-engine", "fjall", "sled"] {

@@ -102,7 +102,7 @@ pub fn is_initial(config: &Config) -> bool {
 /// # Errors
 ///
 /// The cluster refuses the node, or a file cannot be used.
-pub async fn prepare(config: &mut Config, connect: &Connect) -> Result<(), Error> {
+pub async fn prepare(config: &mut Config, connect: &Connect, draw: impl FnOnce() -> u128) -> Result<(), Error> {
     let dir = PathBuf::from(&config.node.data_dir);
     if let Some(joined) = read(&dir)? {
         config.joined = Some(joined);
@@ -112,7 +112,7 @@ pub async fn prepare(config: &mut Config, connect: &Connect) -> Result<(), Error
     if config.cluster.join.is_empty() || dir.join(IDENTITY).exists() {
         return Ok(());
     }
-    let token = token(&dir)?;
+    let token = token(&dir, draw)?;
     let request = request(config, &token)?;
     let connect = tls::dial_hosts(&config.tls, connect.clone())?;
     let answer = ask(&config.cluster.join, &connect, &request).await?;
@@ -166,22 +166,22 @@ fn read(dir: &Path) -> Result<Option<Joined>, Error> {
 }
 
 /// Returns the token of a data directory, which is made the first time (invariant 1).
-fn token(dir: &Path) -> Result<Vec<u8>, Error> {
+fn token(dir: &Path, draw: impl FnOnce() -> u128) -> Result<Vec<u8>, Error> {
     let path = dir.join(TOKEN);
     match fs::read(&path) {
         Ok(token) if token.len() == size_of::<u128>() => Ok(token),
-        Ok(_) => new_token(dir, &path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => new_token(dir, &path),
+        Ok(_) => new_token(dir, &path, draw()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => new_token(dir, &path, draw()),
         Err(source) => Err(Error::File { path, source }),
     }
 }
 
-fn new_token(dir: &Path, path: &Path) -> Result<Vec<u8>, Error> {
+fn new_token(dir: &Path, path: &Path, drawn: u128) -> Result<Vec<u8>, Error> {
     fs::create_dir_all(dir).map_err(|source| Error::File {
         path: dir.to_owned(),
         source,
     })?;
-    let token = rand::random::<u128>().max(1).to_be_bytes().to_vec();
+    let token = drawn.max(1).to_be_bytes().to_vec();
     write(path, &token)?;
     Ok(token)
 }
@@ -269,11 +269,15 @@ mod tests {
     #[test]
     fn token_is_made_once_and_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let first = token(dir.path()).unwrap();
+        let first = token(dir.path(), rand::random).unwrap();
         assert_eq!(first.len(), 16);
-        assert_eq!(token(dir.path()).unwrap(), first, "invariant 1");
+        assert_eq!(token(dir.path(), rand::random).unwrap(), first, "invariant 1");
         fs::remove_file(dir.path().join(TOKEN)).unwrap();
-        assert_ne!(token(dir.path()).unwrap(), first, "another disk is another node");
+        assert_ne!(
+            token(dir.path(), rand::random).unwrap(),
+            first,
+            "another disk is another node"
+        );
     }
 
     #[test]

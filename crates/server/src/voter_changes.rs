@@ -35,7 +35,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Longest time for one step: a change of voters needs a majority of both, which may be gone meanwhile.
 const STEP_MAX: Duration = Duration::from_secs(10);
 
-/// What the changes of voters of the groups that this node leads wait for.
+/// Waits of the changes of voters of the groups that this node leads.
 #[derive(Default)]
 pub(crate) struct VoterChangeWaits(Mutex<BTreeMap<GroupId, String>>);
 

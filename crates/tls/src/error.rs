@@ -32,7 +32,7 @@ pub enum TlsError {
     Missing {
         /// The file.
         file: PathBuf,
-        /// What it should hold.
+        /// Wanted content of the file.
         what: &'static str,
     },
     /// A certificate that cannot be parsed.

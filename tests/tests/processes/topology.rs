@@ -260,8 +260,8 @@ async fn region_of_one_grows_to_three_and_survives_its_first_node() {
     assert_eq!(acme.get("k").await.unwrap().item.unwrap().value.as_ref(), b"3");
 }
 
-/// What must not join is refused with what to do: a name that nobody announced, a copy of a data directory, a node that was
-/// removed.
+/// A node that must not join is refused with what to do: a name that nobody announced, a copy of a data directory, one
+/// that was removed.
 #[tokio::test]
 async fn intruders_and_removed_nodes_are_refused() {
     let world = World::start(1).await;

@@ -87,7 +87,7 @@ impl Serve {
 async fn prepare(config: &mut Config) -> Result<(), CommandError> {
     let connect = Environment::real(config.net.dial.clone()).connect;
     tokio::select! {
-        joined = join::prepare(config, &connect) => joined.map_err(|error| {
+        joined = join::prepare(config, &connect, rand::random) => joined.map_err(|error| {
             CommandError::new(Code::Failed, format!("{:#}", anyhow::Error::from(error)))
         }),
         _ = tokio::signal::ctrl_c() => Err(CommandError::new(Code::Interrupted, "interrupted before the node has joined")),

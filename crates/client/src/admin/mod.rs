@@ -25,6 +25,7 @@ mod tenant_load;
 mod tenant_move;
 mod tenant_verify;
 mod topology;
+mod topology_progress;
 
 pub use audit::AuditRecord;
 pub use bulk_move::{
@@ -56,7 +57,8 @@ pub use tenant::{
 pub use tenant_load::{LoadOrder, TenantLoad, TenantLoads};
 pub use tenant_move::{MoveTarget, TenantMove};
 pub use tenant_verify::{CopyComparison, TenantVerification, VerifiedCopy};
-pub use topology::{TopologyProgress, TopologyRequest};
+pub use topology::TopologyRequest;
+pub use topology_progress::TopologyProgress;
 
 use crate::Client;
 

@@ -28,7 +28,7 @@ use super::{
     place::{Place, place},
     promotion, seed,
     tenant::replica,
-    topology,
+    topology_progress,
 };
 use crate::{node::Node, paging::ListPage, response::malformed};
 
@@ -293,7 +293,7 @@ pub(super) fn read(operation: Option<longrunning::Operation>) -> Result<Operatio
         bulk_plan: metadata.bulk_plan.map(bulk_move::plan),
         promotion: metadata.promotion.map(promotion::progress),
         promotion_plan: metadata.promotion_plan.map(promotion::plan).transpose()?,
-        topology: metadata.topology.map(topology::progress),
+        topology: metadata.topology.map(topology_progress::progress),
     })
 }
 

@@ -5,21 +5,6 @@ use stead_types::Error;
 
 use super::{Admin, OperationInfo, operation};
 
-/// Progress of a change of nodes or regions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopologyProgress {
-    /// What it does, for people.
-    pub summary: String,
-    /// Names of announced nodes that have not joined yet.
-    pub awaited: Vec<String>,
-    /// Number of changes of groups' voters that it has begun.
-    pub voter_changes: u32,
-    /// Number of those that are done.
-    pub voter_changes_done: u32,
-    /// What it waits for, as far as the asked node knows.
-    pub waits: Vec<String>,
-}
-
 /// Change of the nodes or regions of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopologyRequest {
@@ -117,23 +102,5 @@ impl Admin {
             TopologyRequest::RestoreDirectory => begin!(restore_directory, v1::RestoreDirectoryRequest { reason }),
         };
         operation::read(Some(begun))
-    }
-}
-
-/// Reads the progress.
-pub(super) fn progress(progress: v1::TopologyProgress) -> TopologyProgress {
-    let v1::TopologyProgress {
-        summary,
-        awaited,
-        voter_changes,
-        voter_changes_done,
-        waits,
-    } = progress;
-    TopologyProgress {
-        summary,
-        awaited,
-        voter_changes,
-        voter_changes_done,
-        waits,
     }
 }

@@ -32,7 +32,7 @@ impl Credential {
     }
 }
 
-/// What decisions need beside the caller, the same for all of a node.
+/// Facts for decisions beside the caller, the same for all of a node.
 pub(crate) struct AccessContext {
     /// Whether callers need a credential.
     pub(crate) mode: AuthMode,

@@ -46,7 +46,7 @@ pub struct Config {
     pub tls: Tls,
     /// Log settings.
     pub log: Log,
-    /// What the cluster has told a node that has joined it; not in the file.
+    /// Answer of the cluster to a node that has joined it; not in the file.
     #[serde(skip)]
     pub joined: Option<Joined>,
 }

@@ -62,7 +62,7 @@ pub(crate) struct Host {
     pub(crate) disk_room: Arc<DiskRoom>,
     /// Disk and memory of the node.
     pub(crate) resources: Resources,
-    /// What changes of voters wait for, of the groups that this node leads.
+    /// Waits of changes of voters, of the groups that this node leads.
     pub(crate) voter_changes: VoterChangeWaits,
     /// Number of this process, which another one with the same identity does not have.
     pub(crate) process: u64,

@@ -24,7 +24,7 @@ pub(crate) struct DataServices {
     pub(crate) links: Arc<ForwardLinks>,
     /// Messages that could not be read.
     pub(crate) peer_alarms: PeerAlarms,
-    /// What decisions about callers need.
+    /// Facts for decisions about callers.
     pub(crate) access_context: Arc<AccessContext>,
     /// Answers that wait for their readers.
     pub(crate) answers: Arc<AnswerBudget>,

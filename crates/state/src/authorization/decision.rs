@@ -6,7 +6,7 @@ use stead_types::{RegionName, TenantName};
 
 use super::{AccessRole, KeyScope, Requirement};
 
-/// What is done with keys.
+/// Kind of access to keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyAccess {
     /// They, or whether they exist, are shown.
@@ -24,7 +24,7 @@ pub enum KeyRange<'a> {
     Range(&'a [u8], Option<&'a [u8]>),
 }
 
-/// What a call needs to be allowed.
+/// Need of a call: with it the call is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need<'a> {
     /// A valid credential.
@@ -33,7 +33,7 @@ pub enum Need<'a> {
     Keys {
         /// The tenant.
         tenant: &'a TenantName,
-        /// What is done with them.
+        /// Kind of access to them.
         access: KeyAccess,
         /// The keys.
         range: KeyRange<'a>,

@@ -90,7 +90,7 @@ fn caller_without_roles_is_denied() {
     assert_eq!(open, [&needless[..], &with_credential[..]].concat());
 }
 
-/// What the first look refuses, no message could make allowed; what it lets pass, some message could.
+/// A method that the first look refuses, no message could make allowed; one that it lets pass, some message could.
 #[test]
 fn first_look_agrees_with_decision() {
     let acme: TenantName = "acme".parse().unwrap();

@@ -1,6 +1,6 @@
 //! Requirement of each method of the client listener.
 
-/// What a method requires; what its message names decides further, as a [`super::Need`].
+/// Requirement of a method; what its message names decides further, as a [`super::Need`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
     /// Nothing, not even a credential.

@@ -104,7 +104,7 @@ pub struct AuditChange {
     pub dropped: Vec<AuditRecord>,
 }
 
-/// What a command leaves in the log: author, action, subject.
+/// Entry of a command in the log: author, action, subject.
 pub(super) struct AuditEntry {
     by: AuditContext,
     action: Cow<'static, str>,

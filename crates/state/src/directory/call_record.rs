@@ -23,7 +23,7 @@ pub struct CallRecord {
     pub who: String,
     /// Method that was called.
     pub method: String,
-    /// What was missing, if they were refused.
+    /// Role that was missing, if they were refused.
     pub reason: String,
     /// Name of the node.
     pub node: String,

@@ -51,7 +51,7 @@ pub enum TopologyRequest {
     RestoreDirectory,
 }
 
-/// What a change of the topology does.
+/// Action of a change of the topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopologyAction {
     /// A node is added.
@@ -81,9 +81,9 @@ pub enum TopologyAction {
 /// Change of the topology, as its operation records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopologyChange {
-    /// What it does.
+    /// Action.
     pub action: TopologyAction,
-    /// What it does, for people: names stay readable after their nodes are gone.
+    /// Summary for people: names stay readable after their nodes are gone.
     pub summary: String,
     /// Whether it was cancelled: what has begun is undone where that is possible.
     pub is_cancelled: bool,

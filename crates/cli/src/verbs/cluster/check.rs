@@ -42,13 +42,13 @@ enum Weight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
     weight: Weight,
-    /// What it is about.
+    /// Subject of the finding.
     subject: String,
-    /// What is found, and what to do.
+    /// Text for people: the finding, and what to do.
     text: String,
 }
 
-/// What the nodes say of the cluster.
+/// Facts about the cluster, as the nodes tell them.
 struct Facts {
     cluster: ClusterInfo,
     nodes: Vec<NodeInfo>,

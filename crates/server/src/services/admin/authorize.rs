@@ -1,4 +1,4 @@
-//! What each method for operators needs, from what its message names. What a method needs whatever its message says, the
+//! Needs of each method for operators, from what its message names. What a method needs whatever its message says, the
 //! listener has checked: see [`stead_state::authorization::REQUIREMENTS`].
 
 use stead_api::{

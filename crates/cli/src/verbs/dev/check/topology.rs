@@ -20,7 +20,7 @@ const ROUNDS: usize = 3;
 const PUTS_PER_SECOND: u32 = 200;
 /// Acknowledgements after a kill that show that writes go on.
 const RECOVERY_WRITES: usize = 50;
-/// What may pass from the start of the new node until it votes in the place of the old one.
+/// Longest time from the start of the new node until it votes in the place of the old one.
 const REPLACED: Duration = Duration::from_secs(30);
 /// Longest time without an acknowledgement while a node is replaced.
 const GAP_MAX: Duration = Duration::from_secs(3);
