@@ -32,7 +32,11 @@ async fn wrong_endpoint_error_names_what_listens_there() {
     let ssh = serve_bytes(b"SSH-2.0-OpenSSH_9.2\r\n").await;
     let https = format!("https://{}", node.client);
     let cases: [(&str, i32, &[&str]); 8] = [
-        (&https, 2, &["endpoints", "asks for TLS", "name the file of the cluster's CA"]),
+        (
+            &https,
+            2,
+            &["endpoints", "asks for TLS", "name the file of the cluster's CA"],
+        ),
         ("node", 2, &["endpoints", "is no host:port"]),
         (&tls, 3, &["speaks TLS", "name the file of the cluster's CA"]),
         (&http, 3, &["speaks HTTP/1, not gRPC", "name its client port"]),
