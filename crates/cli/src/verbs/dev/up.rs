@@ -201,10 +201,16 @@ fn header(cluster: &Cluster, data: &Path) -> String {
     let regions = cluster.regions();
     let (witnesses, others): (Vec<&Region>, Vec<&Region>) = regions.iter().partition(|region| region.witness);
     let nodes = others.first().map_or(0, |region| region.nodes);
+    let shape = match others.iter().all(|region| region.nodes == nodes) {
+        true => format!("{} x {nodes} real nodes", output::count(others.len() as u64, "region")),
+        false => {
+            let nodes: Vec<String> = others.iter().map(|region| region.nodes.to_string()).collect();
+            format!("regions of {} real nodes", nodes.join(" and "))
+        }
+    };
     let witness = if witnesses.is_empty() { "" } else { " and a witness" };
     let mut text = format!(
-        "Stead dev · {} regions x {nodes} real nodes{witness} · {} · fsync on · data in {}\n",
-        others.len(),
+        "Stead dev · {shape}{witness} · {} · fsync on · data in {}\n",
         if cluster.tls().is_some() { "TLS" } else { "plain text" },
         data.display()
     );
@@ -215,7 +221,8 @@ fn header(cluster: &Cluster, data: &Path) -> String {
         });
         let far = far.collect::<Vec<_>>().join(" · ");
         let first = cluster.endpoints(&region.name).into_iter().next().unwrap_or_default();
-        let _ = writeln!(text, "  {:<10}{:<4}{first}   {far}", region.name, region.jurisdiction);
+        let jurisdiction = if region.witness { "-" } else { &region.jurisdiction };
+        let _ = writeln!(text, "  {:<10}{jurisdiction:<4}{first}   {far}", region.name);
     }
     text
 }
