@@ -11,7 +11,7 @@ use stead_store::background::Stagger;
 use stead_store::health::Health;
 use stead_store::log::LogStore;
 use stead_store::machine::Machine;
-use stead_types::{GroupId, Incarnation, NodeId, RegionName};
+use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
 use crate::blocking::{BlockingMode, BlockingWorker};
@@ -32,6 +32,7 @@ use crate::proposer::Proposer;
 use crate::read_index::ReadIndexQueue;
 use crate::registry::Registry;
 use crate::restore::Restore;
+use crate::senders::MaySend;
 use crate::service;
 use crate::snapshot_transfers::SnapshotTransfers;
 use crate::tasks::Tasks;
@@ -64,9 +65,6 @@ pub struct Config {
     /// Tells whether a node of a region may send messages of a group: what a certificate says decides, not the message.
     pub may_send: MaySend,
 }
-
-/// Function that tells whether a node of a region may send messages of a group.
-pub type MaySend = Arc<dyn Fn(GroupId, NodeId, &RegionName) -> bool + Send + Sync>;
 
 /// Configuration of one group.
 #[derive(Clone, Debug)]

@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::machine::external_index;
 use crate::member::Member;
-use crate::node::MaySend;
 use crate::registry::Registry;
 use crate::restore;
+use crate::senders::MaySend;
 use crate::spool::{self, Spool};
 use crate::types::{AppendRequest, AppendResult};
 use crate::wire::{self, MESSAGE_LEN_MAX, MessageKind, Timed};

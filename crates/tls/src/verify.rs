@@ -26,8 +26,8 @@ use crate::{
 pub(crate) enum NameRefusal {
     /// There is none, or more than one.
     #[error(
-        "the certificate of the other end has no single name such as stead://CLUSTER/node/REGION/NAME: make it with `stead \
-         cert`"
+        "the certificate of the other end has no single name such as stead://CLUSTER/node/REGION/NAME: make it with \
+         `stead cert`"
     )]
     Nameless,
     /// It is of another cluster.

@@ -122,6 +122,7 @@ async fn back_up(client: &Client, tenant: &TenantInfo, folder: &Path) -> Result<
         revision: String::new(),
         keys: 0,
         bytes: 0,
+        lasting_keys: 0,
         content: String::new(),
         parts: Vec::new(),
     };

@@ -57,7 +57,9 @@ pub(super) struct TenantBackup {
     pub(super) keys: u64,
     /// Bytes of all lines, uncompressed.
     pub(super) bytes: u64,
-    /// SHA-256 of keys and values in their order, each with its length before it.
+    /// Number of keys without a time to live.
+    pub(super) lasting_keys: u64,
+    /// SHA-256 of keys without a time to live and their values, in their order, each with its length before it.
     pub(super) content: String,
     /// Files with the lines, in their order.
     pub(super) parts: Vec<Part>,

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use stead_client::Item;
 use stead_types::TenantTime;
@@ -88,7 +87,7 @@ impl PartsWriter {
             }
         };
         encoder.write_all(line.as_bytes())?;
-        self.content.push(&item.key, &item.value);
+        self.content.push(item);
         self.keys += 1;
         self.bytes += line.len() as u64;
         self.current_bytes += line.len() as u64;
@@ -103,7 +102,7 @@ impl PartsWriter {
         self.end_part()?;
         backup.keys = self.keys;
         backup.bytes = self.bytes;
-        backup.content = self.content.finish();
+        (backup.lasting_keys, backup.content) = self.content.finish();
         backup.parts = self.parts;
         Ok(())
     }
@@ -129,20 +128,29 @@ impl PartsWriter {
     }
 }
 
-/// SHA-256 of keys and values in their order, each with its length before it.
+/// SHA-256 of keys and values in their order, each with its length before it. Keys with a time to live are left out: they
+/// may be gone before a restored tenant is compared.
 #[derive(Debug, Default)]
-pub(super) struct ContentDigest(Sha256);
+pub(super) struct ContentDigest {
+    digest: Sha256,
+    keys: u64,
+}
 
 impl ContentDigest {
-    pub(super) fn push(&mut self, key: &Bytes, value: &Bytes) {
-        for field in [key, value] {
-            self.0.update((field.len() as u64).to_be_bytes());
-            self.0.update(field);
+    pub(super) fn push(&mut self, item: &Item) {
+        if item.expires.is_some() {
+            return;
+        }
+        self.keys += 1;
+        for field in [&item.key, &item.value] {
+            self.digest.update((field.len() as u64).to_be_bytes());
+            self.digest.update(field);
         }
     }
 
-    pub(super) fn finish(self) -> String {
-        manifest::hex(&self.0.finalize())
+    /// Returns the number of keys and the digest.
+    pub(super) fn finish(self) -> (u64, String) {
+        (self.keys, manifest::hex(&self.digest.finalize()))
     }
 }
 
@@ -213,9 +221,22 @@ mod tests {
             revision: String::new(),
             keys: 0,
             bytes: 0,
+            lasting_keys: 0,
             content: String::new(),
             parts: Vec::new(),
         }
+    }
+
+    #[test]
+    fn keys_that_expire_are_not_part_of_the_content() {
+        let (mut with, mut without) = (ContentDigest::default(), ContentDigest::default());
+        with.push(&item("a"));
+        with.push(&Item {
+            expires: Some(TenantTime(9)),
+            ..item("b")
+        });
+        without.push(&item("a"));
+        assert_eq!(with.finish(), without.finish());
     }
 
     #[test]

@@ -64,11 +64,11 @@ impl Restore {
         };
         kv::write_rows(&client, rows, target.output).await?;
         let (keys, content) = contents(&client, &self.name).await?;
-        let expiring = "keys with a time to live may have gone meanwhile";
-        if (keys, &content) != (backup.keys, &backup.content) {
+        if (keys, &content) != (backup.lasting_keys, &backup.content) {
             let what = format!(
-                "tenant {} has {keys} keys, and the backup {}, or their content differs: {expiring}, or others write to it",
-                self.name, backup.keys
+                "tenant {} has {keys} keys without a time to live, and the backup {}, or their content differs: others \
+                 write to it",
+                self.name, backup.lasting_keys
             );
             return Err(CommandError::new(Code::Failed, what));
         }
@@ -81,7 +81,7 @@ impl Restore {
             }));
         }
         output::line(&format!(
-            "tenant {}: {keys} keys, equal to {} at revision {} of backup {}",
+            "tenant {}: {keys} keys without a time to live, equal to {} at revision {} of backup {}",
             self.name, self.tenant, backup.revision, manifest.id
         ))
     }
@@ -122,13 +122,12 @@ fn limits(backup: &TenantBackup) -> Result<TenantLimits, CommandError> {
     Ok(limits)
 }
 
-/// Returns the number of a tenant's keys, and the digest of its content.
+/// Returns the number of a tenant's keys without a time to live, and the digest of their content.
 async fn contents(client: &Client, name: &TenantName) -> Result<(u64, String), CommandError> {
     let mut items = client.tenant(&name.to_string())?.scan_stream(&ScanOptions::default());
-    let (mut keys, mut content) = (0, ContentDigest::default());
+    let mut content = ContentDigest::default();
     while let Some(item) = items.next().await? {
-        content.push(&item.key, &item.value);
-        keys += 1;
+        content.push(&item);
     }
-    Ok((keys, content.finish()))
+    Ok(content.finish())
 }
