@@ -1,4 +1,4 @@
-//! `stead cert node|client|operator`: makes a certificate with its key.
+//! `stead cert node`, `client` and `operator`: a certificate with its key.
 
 use std::time::{Duration, SystemTime};
 

@@ -39,6 +39,7 @@ mod tenant_move;
 mod tenant_move_test;
 mod tenant_verify;
 pub(crate) mod topology;
+mod topology_progress;
 
 use stead_api::{convert, proto::admin::v1 as admin, status};
 use stead_state::{

@@ -32,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    bulk_move_message, place, promotion_message, region_name, region_seeds::seeds_at, time, to_status, topology,
+    bulk_move_message, place, promotion_message, region_name, region_seeds::seeds_at, time, to_status,
+    topology_progress,
 };
 use crate::{auth::Access, host::Host, services::call_metadata::access};
 
@@ -108,7 +109,7 @@ fn metadata(view: &DirectoryView, operation: &Operation) -> OperationMetadata {
         },
         OperationKind::Topology(change) => OperationMetadata {
             kind: Kind::Topology.into(),
-            topology: Some(topology::progress(view, change)),
+            topology: Some(topology_progress::progress(view, change)),
             ..common
         },
     }
@@ -123,7 +124,7 @@ pub(crate) async fn message_with_seed(host: &Host, operation: &Operation, deadli
         Some(_) => Ok(None),
     };
     let failures = timeout_at(deadline, promotion_failures(host, operation)).await;
-    let waits = timeout_at(deadline, topology::waits(host, operation)).await;
+    let waits = timeout_at(deadline, topology_progress::waits(host, operation)).await;
     host.directory_view.read(|view| {
         let mut metadata = OperationMetadata {
             seed: seed.ok().flatten(),
