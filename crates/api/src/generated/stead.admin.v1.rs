@@ -5620,7 +5620,7 @@ pub struct GroupStatus {
     /// where it has one or needs none.
     #[prost(message, optional, tag = "8")]
     pub no_lease_since: ::core::option::Option<::prost_types::Timestamp>,
-    /// What a change of its voters waits for, on its leader; empty if there is none or it does not wait.
+    /// Wait of a change of its voters, on its leader; empty if there is none or it does not wait.
     #[prost(string, tag = "9")]
     pub voter_change_waits: ::prost::alloc::string::String,
 }
@@ -8296,7 +8296,7 @@ impl ::prost::Name for RestoreDirectoryRequest {
 /// Progress of a change of nodes or regions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TopologyProgress {
-    /// What it does, for people.
+    /// Summary, for people.
     #[prost(string, tag = "1")]
     pub summary: ::prost::alloc::string::String,
     /// Names of announced nodes that have not joined yet.
@@ -8308,7 +8308,7 @@ pub struct TopologyProgress {
     /// Number of those that are done.
     #[prost(uint32, tag = "4")]
     pub voter_changes_done: u32,
-    /// What it waits for, as far as the asked node knows.
+    /// Waits, as far as the asked node knows.
     #[prost(string, repeated, tag = "5")]
     pub waits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -8325,7 +8325,7 @@ impl ::prost::Name for TopologyProgress {
 /// Response of a change of nodes or regions that has succeeded.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TopologyResponse {
-    /// What it has done, for people.
+    /// Summary of the change, for people.
     #[prost(string, tag = "1")]
     pub summary: ::prost::alloc::string::String,
 }
