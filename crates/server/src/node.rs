@@ -108,7 +108,12 @@ pub enum RunEnd {
     GroupsChanged,
 }
 
-/// Runs a node until the token fires, its groups change or something fails. `ready` is called once everything is bound and started.
+/// Function that is called once. Boxed, so that the code of a node is compiled here, with this crate's optimisation, and not
+/// in each binary that runs nodes.
+pub type ReadyCallback<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// Runs a node until the token fires, its groups change or something fails. `ready` is called once everything is bound and
+/// started.
 ///
 /// # Errors
 ///
@@ -118,7 +123,7 @@ pub async fn run(
     environment: Environment,
     disk: Option<Disk>,
     stop: CancellationToken,
-    ready: impl FnOnce() + Send,
+    ready: ReadyCallback<'_>,
 ) -> Result<RunEnd, Error> {
     let health = environment.health.clone();
     let tls = NodeTls::load(&config)?;
@@ -165,7 +170,7 @@ impl NodeResources<'_> {
         environment: &Environment,
         stored: StoredState,
         stop: &CancellationToken,
-        ready: impl FnOnce() + Send,
+        ready: ReadyCallback<'_>,
     ) -> Result<RunEnd, Error> {
         let Self {
             store,

@@ -79,7 +79,7 @@ impl Machine {
             let (config, disk, exit) = (config.clone(), disk.borrow().clone(), exit.clone());
             Box::pin(async move {
                 let stop = CancellationToken::new();
-                let ended = node::run(config, environment, Some(disk), stop, || {}).await;
+                let ended = node::run(config, environment, Some(disk), stop, Box::new(|| {})).await;
                 let reason = ended.map_or_else(|error| error_chain(&error), |_end| "nothing was wrong".to_owned());
                 if !exit.is_allowed.get() {
                     return Err(format!("a node ended without a reason: {reason}").into());

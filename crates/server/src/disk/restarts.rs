@@ -51,10 +51,8 @@ pub async fn run_through_full_disks(
             return Ok(());
         }
         let began = Instant::now();
-        let ended = node::run(config.clone(), environment(), None, stop.clone(), || {
-            changed(RunState::Serving)
-        })
-        .await;
+        let ready = Box::new(|| changed(RunState::Serving));
+        let ended = node::run(config.clone(), environment(), None, stop.clone(), ready).await;
         match ended {
             Err(error) if is_out_of_room(&error) && !stop.is_cancelled() => {
                 warn!(
