@@ -29,7 +29,13 @@ async fn bench() -> Result<()> {
     let stop = CancellationToken::new();
     let (config, client_address) = one_node()?;
     let environment = Environment::real(config.dial.clone());
-    let node = stead_server::node::run(config, environment, Some(Disk::default()), stop.clone(), || ());
+    let node = stead_server::node::run(
+        config,
+        environment,
+        Some(Disk::default()),
+        stop.clone(),
+        Box::new(|| ()),
+    );
     let node = tokio::spawn(node);
     let client = Client::connect(stead_client::Config::new([client_address])).await?;
     // The front end is measured, not the default limit.
