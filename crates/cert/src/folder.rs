@@ -140,7 +140,7 @@ impl CertificateFolder {
     /// A folder without a CA, or a file that cannot be read or written.
     pub fn renew(&self, now: SystemTime) -> Result<Vec<PathBuf>, FolderError> {
         let mut renewed = Vec::new();
-        for Held { certificate, name, .. } in self.held()? {
+        for BearerCertificate { certificate, name, .. } in self.held()? {
             let lived = certificate.not_after.saturating_sub(certificate.not_before);
             let lifetime = Duration::from_secs(u64::try_from(lived).unwrap_or(0)).saturating_sub(crate::BACKDATE);
             let addresses = certificate.addresses.iter().map(ToString::to_string);
@@ -216,7 +216,7 @@ impl CertificateFolder {
     }
 
     /// Returns the certificates of bearers.
-    fn held(&self) -> Result<Vec<Held>, FolderError> {
+    fn held(&self) -> Result<Vec<BearerCertificate>, FolderError> {
         let authority = self.authority().certificate;
         let mut held = Vec::new();
         for file in self.files()?.into_iter().filter(|file| *file != authority) {
@@ -228,7 +228,7 @@ impl CertificateFolder {
                 .name()
                 .filter(|name| self.bearer(&name.subject).certificate == file)
             {
-                held.push(Held {
+                held.push(BearerCertificate {
                     file,
                     certificate,
                     name,
@@ -258,7 +258,7 @@ impl CertificateFolder {
 }
 
 /// Certificate of a bearer in a folder.
-struct Held {
+struct BearerCertificate {
     file: PathBuf,
     certificate: Certificate,
     name: CertificateName,

@@ -208,6 +208,11 @@ pub(crate) fn json(value: &Value) -> Result<(), CommandError> {
     line(&serde_json::to_string_pretty(value).expect("values have text keys"))
 }
 
+/// Returns bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Returns bytes in the form that JSON output uses.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)

@@ -10,7 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::exit::{Code, CommandError};
+use crate::{
+    exit::{Code, CommandError},
+    output,
+};
 
 /// Version of the format.
 const FORMAT: u32 = 1;
@@ -176,12 +179,7 @@ pub(super) fn find(from: &Path, id: Option<&str>) -> Result<PathBuf, CommandErro
 
 /// Returns the SHA-256 of bytes as text.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Returns bytes in hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    output::hex(&Sha256::digest(bytes))
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {

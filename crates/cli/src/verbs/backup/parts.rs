@@ -10,9 +10,10 @@ use sha2::{Digest, Sha256};
 use stead_client::Item;
 use stead_types::TenantTime;
 
-use super::manifest::{self, Part, TenantBackup};
+use super::manifest::{Part, TenantBackup};
 use crate::{
     exit::{Code, CommandError},
+    output,
     verbs::kv::item_line,
 };
 
@@ -121,7 +122,7 @@ impl PartsWriter {
         self.parts.push(Part {
             file,
             len: counted.len,
-            sha256: manifest::hex(&counted.digest.finalize()),
+            sha256: output::hex(&counted.digest.finalize()),
         });
         self.current_bytes = 0;
         Ok(())
@@ -150,7 +151,7 @@ impl ContentDigest {
 
     /// Returns the number of keys and the digest.
     pub(super) fn finish(self) -> (u64, String) {
-        (self.keys, manifest::hex(&self.digest.finalize()))
+        (self.keys, output::hex(&self.digest.finalize()))
     }
 }
 
@@ -174,7 +175,7 @@ pub(super) fn verify(folder: &Path, part: &Part) -> Result<(), CommandError> {
             part.len
         )));
     }
-    if manifest::hex(&digest.finalize()) != part.sha256 {
+    if output::hex(&digest.finalize()) != part.sha256 {
         return Err(damaged("its bytes differ from those that were written".to_owned()));
     }
     Ok(())

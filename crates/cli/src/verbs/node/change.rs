@@ -57,6 +57,12 @@ fn start_hint(name: &str) -> String {
     format!("start it: `stead serve --config FILE --node {name} --join ADDRESS`, with an empty data directory")
 }
 
+/// Asks whether a node may leave for good.
+async fn confirm_leaving(node: &str) -> Result<(), CommandError> {
+    let what = format!("node {node} would leave the cluster for good, and its data directory with it");
+    confirm::by_name(&what, node).await
+}
+
 impl Add {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let hint = start_hint(&self.name);
@@ -72,11 +78,7 @@ impl Add {
 impl Replace {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         if !self.yes {
-            let what = format!(
-                "node {} would leave the cluster for good, and its data directory with it",
-                self.node
-            );
-            confirm::by_name(&what, &self.node).await?;
+            confirm_leaving(&self.node).await?;
         }
         let name = if self.by.is_empty() { &self.node } else { &self.by };
         let hint = start_hint(name);
@@ -91,11 +93,7 @@ impl Replace {
 impl Remove {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         if !self.yes {
-            let what = format!(
-                "node {} would leave the cluster for good, and its data directory with it",
-                self.node
-            );
-            confirm::by_name(&what, &self.node).await?;
+            confirm_leaving(&self.node).await?;
         }
         let request = TopologyRequest::RemoveNode {
             node: self.node,

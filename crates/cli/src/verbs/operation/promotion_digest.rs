@@ -4,13 +4,12 @@
 //! space. It tells damage, and an edit that did not renew it; it proves nothing against somebody who computes it anew, so
 //! write it down elsewhere.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use stead_client::PromotionReport;
 
 use super::promotion_value::report_value;
+use crate::output;
 
 /// Name of the field with the digest.
 const FIELD: &str = "digest";
@@ -69,11 +68,7 @@ pub(super) fn verify(text: &str) -> Result<String, Mismatch> {
 fn digest(value: &Value) -> String {
     let mut canonical = String::new();
     write_canonical(value, &mut canonical);
-    let mut text = ALGORITHM.to_owned();
-    for byte in Sha256::digest(canonical.as_bytes()) {
-        write!(text, "{byte:02x}").expect("a string takes every write");
-    }
-    text
+    ALGORITHM.to_owned() + &output::hex(&Sha256::digest(canonical.as_bytes()))
 }
 
 /// Writes a value with the keys of objects in alphabetical order, whatever order the value keeps.

@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::records::Position;
-use crate::exit::{Code, CommandError};
+use crate::{
+    exit::{Code, CommandError},
+    output,
+};
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -134,7 +137,7 @@ pub(super) fn identity(input: &Path, options: &str) -> io::Result<String> {
     digest.update((sample.len() as u64).to_be_bytes());
     digest.update(&sample);
     digest.update(options.as_bytes());
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(output::hex(&digest.finalize()))
 }
 
 #[cfg(test)]
