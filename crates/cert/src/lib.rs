@@ -1,6 +1,6 @@
 //! Maker of certificates for a cluster: a CA, and certificates of nodes, clients and operators, with their files.
 //!
-//! What names mean, and who checks them, is `stead-tls`.
+//! `stead-tls` has the meaning of names, and checks them.
 
 mod authority;
 mod files;

@@ -46,7 +46,7 @@ pub(crate) struct AccessContext {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Who asks, and by which method.
+/// Caller and method.
 #[derive(Clone)]
 pub(crate) struct Access {
     who: Who,

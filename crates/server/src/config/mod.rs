@@ -51,7 +51,7 @@ pub struct Config {
     pub joined: Option<Joined>,
 }
 
-/// Who a node is that has joined, as the cluster has told it.
+/// Identity of a node that has joined, as the cluster has told it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Joined {
     /// Its name.

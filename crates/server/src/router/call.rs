@@ -63,7 +63,7 @@ pub(crate) struct Call {
     pub(crate) hops: u32,
     /// Its target, if another node forwarded it.
     pub(crate) forwarded: Option<ForwardTarget>,
-    /// Who asks for it.
+    /// Caller.
     pub(crate) access: Access,
     /// Whether a lease has counted for what was done for it here.
     pub(crate) confirmation: Confirmation,

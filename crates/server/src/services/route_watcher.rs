@@ -54,7 +54,7 @@ pub(super) struct RouteWatcher {
 pub(super) struct RouteFilter {
     /// Names to watch; none: all.
     pub(super) names: BTreeSet<TenantName>,
-    /// Who asks.
+    /// Caller.
     pub(super) access: Access,
 }
 

@@ -44,7 +44,7 @@ pub(crate) type ResponseStream = Pin<Box<dyn Stream<Item = Result<ScanStreamResp
 pub(crate) struct ScanCaller {
     /// Account of its answers.
     pub(crate) account: Arc<AnswerAccount>,
-    /// Who asks; decided anew for each page.
+    /// Caller; decided anew for each page.
     pub(crate) access: Access,
 }
 

@@ -334,7 +334,7 @@ impl OperationService {
 struct OperationWatcher {
     service: OperationService,
     follower: OperationFollower,
-    /// Who asks; decided anew before each message.
+    /// Caller; decided anew before each message.
     access: Access,
     failed: bool,
 }
