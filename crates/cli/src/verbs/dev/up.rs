@@ -269,16 +269,28 @@ async fn print_instructions(world: &World, data: &Path, contexts: Option<&Contex
         format!(" --data {}", data.display())
     };
     println!("\nup until Ctrl-C; in another terminal{known}:");
-    for line in [
-        format!(
-            "kv get acme session/42 {} --consistency local --verbose",
-            target("ap-south")
-        ),
-        format!("tenant create globex --home us-east {}", target("us-east")),
-        format!("dev kill eu-west-1{folder}"),
-        format!("dev cut us-east eu-west{folder}"),
-        format!("dev status{folder}"),
-    ] {
+    let names = cluster.regions().iter().map(|region| region.name.as_str());
+    let has_demo = names.eq(plan::REGIONS.iter().map(|(name, _)| *name));
+    let first = cluster.regions().first().map_or("", |region| region.name.as_str());
+    let lines = match has_demo {
+        true => vec![
+            format!(
+                "kv get acme session/42 {} --consistency local --verbose",
+                target("ap-south")
+            ),
+            format!("tenant create globex --home us-east {}", target("us-east")),
+            format!("dev kill eu-west-1{folder}"),
+            format!("dev cut us-east eu-west{folder}"),
+        ],
+        // Nothing was written by a demo, and only the regions of the topology are there.
+        false => vec![
+            format!("tenant create acme --home {first} {}", target(first)),
+            format!("kv put acme session/42 hello {}", target(first)),
+            format!("dev kill {first}-1{folder}"),
+        ],
+    };
+    for line in lines {
         println!("  {program} {line}");
     }
+    println!("  {program} dev status{folder}");
 }

@@ -19,6 +19,7 @@ use crate::{
     args::Target,
     context,
     exit::{Code, CommandError},
+    output,
 };
 
 #[derive(Debug, Args)]
@@ -63,7 +64,7 @@ impl Export {
             }
         };
         let at = revision.map_or_else(String::new, |revision| format!(" at revision {revision}"));
-        eprintln!("{count} keys{at}");
+        eprintln!("{}{at}", output::count(count, "key"));
         Ok(())
     }
 }
