@@ -90,11 +90,15 @@ async fn tenant(world: &World) -> Tenant {
     client.unwrap().tenant("acme").unwrap()
 }
 
+fn key(number: usize) -> String {
+    format!("k{number:05}")
+}
+
 /// Puts until a put is refused for the disk reserve, and returns how many were acknowledged.
 async fn put_until_refused(acme: &Tenant) -> usize {
     let value = vec![7; VALUE_LEN];
     for number in 0..PUTS_MAX {
-        let Err(error) = acme.put(format!("k{number}"), value.clone()).await else {
+        let Err(error) = acme.put(key(number), value.clone()).await else {
             continue;
         };
         let is_refused = matches!(&error.kind, ErrorKind::QuotaExceeded { limit } if limit == "disk reserve");
@@ -131,10 +135,11 @@ async fn full_disks_refuse_writes_serve_reads_and_come_back() {
     let acme = tenant(&world).await;
     let written = put_until_refused(&acme).await;
     assert!(written > 100, "refused after {written} puts, with room for more");
-    let last = format!("k{}", written - 1);
+    let last = key(written - 1);
     assert!(acme.get(last.clone()).await.unwrap().item.is_some());
-    acme.delete("k0").await.unwrap();
-    acme.delete_range(&KeyRange::prefix("k1")).await.unwrap();
+    acme.delete(key(0)).await.unwrap();
+    // Keys 10 to 19: the last one is none of them.
+    acme.delete_range(&KeyRange::prefix("k0001")).await.unwrap();
     let (status, checks) = http_get(&world.first().http, "/readyz?verbose").await.unwrap();
     assert_eq!(status, 200, "it serves: {checks}");
     eventually("a warning of the disk", async || {
@@ -146,7 +151,7 @@ async fn full_disks_refuse_writes_serve_reads_and_come_back() {
     // What is left is used up by others. A node that is started then serves, too.
     (0..NODES.len()).for_each(|node| disks.fill(node));
     eventually("a read on full disks", async || acme.get(last.clone()).await).await;
-    eventually("a delete on full disks", async || acme.delete("k2").await).await;
+    eventually("a delete on full disks", async || acme.delete(key(2)).await).await;
     world.cluster.kill_node(NODES[0]).await.unwrap();
     world.cluster.start_node(NODES[0]).unwrap();
     let local = ReadOptions {
@@ -165,7 +170,7 @@ async fn full_disks_refuse_writes_serve_reads_and_come_back() {
     disks.grow(2 * DISK_MIB);
     eventually("a write with room", async || acme.put("after", "1").await).await;
     assert!(acme.get(last).await.unwrap().item.is_some());
-    assert!(acme.get("k0").await.unwrap().item.is_none());
+    assert!(acme.get(key(0)).await.unwrap().item.is_none());
     let after = processes(&mut world);
     assert_eq!(after[1..], before[1..], "no process has ended");
 }
