@@ -24,7 +24,9 @@ pub(crate) struct LateStamp<'a> {
     begun: Instant,
     deadline: Instant,
     reading: Option<Pin<Box<dyn Future<Output = TenantTime> + Send + 'a>>>,
-    time: TenantTime,
+    /// Time that the tenant had not passed when the write was sent first, by the read; 0: none was read. It is worked out
+    /// when the read ends: an attempt that fails late would take more off than the whole time of a young tenant.
+    first_sent: TenantTime,
 }
 
 impl<'a> LateStamp<'a> {
@@ -41,7 +43,7 @@ impl<'a> LateStamp<'a> {
             begun,
             deadline,
             reading: Some(Box::pin(reading)),
-            time: TenantTime(0),
+            first_sent: TenantTime(0),
         }
     }
 
@@ -52,7 +54,7 @@ impl<'a> LateStamp<'a> {
             select! {
                 biased;
                 outcome = &mut attempt => return outcome,
-                time = reading => self.time = time,
+                time = reading => self.first_sent = retry::first_sent(time, self.begun.elapsed()),
             }
             self.reading = None;
         }
@@ -62,24 +64,26 @@ impl<'a> LateStamp<'a> {
     /// Returns a time that the tenant cannot have passed when the write was sent first, from a refusal, another answer
     /// meanwhile or the nearest copy; `None`: no time of the tenant was found.
     pub(crate) async fn find(&mut self, failure: &AttemptFailure) -> Option<TenantTime> {
-        let now = if let ErrorKind::IdempotencyExpired { now, .. } = failure.error().kind {
-            now
+        let first_sent = if let ErrorKind::IdempotencyExpired { now, .. } = failure.error().kind {
+            retry::first_sent(now, self.begun.elapsed())
         } else {
-            self.find_time().await
+            self.find_first_sent().await
         };
-        let first_sent = retry::first_sent(now, self.begun.elapsed());
         (first_sent > TenantTime(0)).then_some(first_sent)
     }
 
-    async fn find_time(&mut self) -> TenantTime {
+    async fn find_first_sent(&mut self) -> TenantTime {
         if let Some(reading) = self.reading.take() {
-            self.time = reading.await;
+            self.first_sent = retry::first_sent(reading.await, self.begun.elapsed());
         }
-        let known = self.time.max(self.session.time());
+        let known = self
+            .first_sent
+            .max(retry::first_sent(self.session.time(), self.begun.elapsed()));
         if known > TenantTime(0) {
             return known;
         }
-        read_time(self.state, self.session, self.deadline).await
+        let time = read_time(self.state, self.session, self.deadline).await;
+        retry::first_sent(time, self.begun.elapsed())
     }
 }
 

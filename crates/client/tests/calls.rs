@@ -176,6 +176,37 @@ async fn write_of_unknown_outcome_without_stamp_is_stamped_by_time_of_copy() {
     );
 }
 
+/// The copy's time was read long before the attempt failed: what passed since then is not taken off.
+#[tokio::test]
+async fn late_failure_of_write_to_young_tenant_is_stamped() {
+    let cluster = Cluster::start(&["eu"]).await;
+    let acme = client(&cluster).await.tenant("acme").unwrap();
+    let young = 1_500;
+    cluster.store.time.store(young, SeqCst);
+    let faults = cluster.nodes[0].faults.clone();
+    faults.silent_writes.store(true, SeqCst);
+    let answered = async {
+        // The first attempt is never answered; the next ones are.
+        while cluster.store.writes.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        faults.silent_writes.store(false, SeqCst);
+    };
+    let (written, ()) = tokio::join!(acme.put("k", "v"), answered);
+    assert!(written.unwrap().repeated, "the first attempt had written");
+    let stamps: Vec<u64> = cluster
+        .store
+        .writes
+        .lock()
+        .iter()
+        .map(|key| key.first_sent_ms)
+        .collect();
+    assert!(
+        matches!(stamps[..], [0, stamp] if (1..young).contains(&stamp)),
+        "{stamps:?}"
+    );
+}
+
 /// Its key can be asked for also when the tenant has forgotten outcomes since.
 #[tokio::test]
 async fn first_write_without_answer_names_key_with_time_of_copy() {
