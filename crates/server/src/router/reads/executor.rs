@@ -23,7 +23,7 @@ use super::{
     query::{self, ReadOutcome, ScanProgress},
     replica_gate::{GateVerdict, ReplicaGate, ServingCopy, home_may_have_more},
     revision_waits::RevisionWaits,
-    slots::{ReadSlot, ReadSlots},
+    slots::{self, NoSlot, ReadSlot, ReadSlots},
 };
 use crate::{
     config::NodeConfig,
@@ -240,9 +240,14 @@ impl ReadExecutor {
 
     /// Waits for a slot, until the call's deadline.
     async fn slot(&self, job: &Job<ReadRequest>) -> Result<ReadSlot, Error> {
-        let slot = timeout_at(job.call.deadline, self.slots.acquire(job.tenant.number)).await;
+        let slot = self.slots.acquire(job.tenant.number, job.call.deadline).await;
         job.check_active()?;
-        let slot = slot.map_err(|_| rejections::deadline_exceeded())?;
+        let slot = slot.map_err(|refusal| {
+            if matches!(refusal, NoSlot::Crowded(_)) {
+                self.completion.count_refused(slots::LIMIT);
+            }
+            refusal.error()
+        })?;
         // Other answers may have become ready meanwhile.
         job.call.responder.check_room(job.tenant.number).map_err(|full| {
             self.completion.count_refused(full.name);
