@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use stead_api::net::{self, Channel, InterceptedService, Keepalive};
 use stead_client::{
     Client, Config, Connect, Consistency, ErrorKind, KeyRange, NewTenant, ReadOptions, Tenant, TenantChange,
     TenantLimit, TlsFiles, TokenSource, dial,
@@ -12,6 +13,9 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
+
+/// Channel whose calls carry the token of this environment's clients.
+pub(super) type ClientChannel = InterceptedService<Channel, TokenSource>;
 
 /// Longest wait for any condition before the run is given up.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
@@ -88,6 +92,13 @@ impl World {
     /// Returns the connector of a region's clients, for channels that a step opens itself.
     pub(super) fn connector(&self, region: &str) -> anyhow::Result<Connect> {
         Ok(self.client_config(region)?.connector()?)
+    }
+
+    /// Returns a channel to a node as a region's clients open it, whose calls carry their token, for stubs of a step.
+    pub(super) fn channel(&self, region: &str, address: &str, keepalive: Keepalive) -> anyhow::Result<ClientChannel> {
+        let config = self.client_config(region)?;
+        let channel = net::channel(&config.connector()?, address, keepalive)?;
+        Ok(InterceptedService::new(channel, config.token))
     }
 
     /// Returns a client with another token, or none, that leaves the forwarding to the region's nodes.

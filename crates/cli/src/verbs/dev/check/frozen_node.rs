@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use stead_api::{
-    net::{Keepalive, channel},
+    net::Keepalive,
     proto::v1::{IdempotencyKey, IncrementRequest, ResponseHeader, kv_service_client::KvServiceClient},
     status,
 };
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::verdict::Verdict;
-use crate::verbs::dev::world::World;
+use crate::verbs::dev::world::{ClientChannel, World};
 use stead_testing::load::percentile;
 
 const HOME: &str = "eu-west";
@@ -43,7 +43,7 @@ const RETRY_WINDOW: Duration = Duration::from_secs(55);
 const RETRY_WAIT: Duration = Duration::from_millis(20);
 const P99: Duration = Duration::from_secs(3);
 
-type KvClient = KvServiceClient<stead_api::net::Channel>;
+type KvClient = KvServiceClient<ClientChannel>;
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let tenant = world.tenant("check-eu-west", HOME, HOME).await?;
@@ -89,11 +89,10 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
 
 /// Returns the nodes of the home by name, each with a connection of its own.
 async fn nodes(world: &World) -> anyhow::Result<Vec<(String, KvClient)>> {
-    let connect = world.connector(HOME)?;
     let cluster = world.cluster.lock().await;
     let of_home = cluster.nodes().iter().filter(|node| node.region == HOME);
     let open = |node: &stead_testing::cluster::Node| -> anyhow::Result<(String, KvClient)> {
-        let channel = channel(&connect, &node.client, KEEPALIVE)?;
+        let channel = world.channel(HOME, &node.client, KEEPALIVE)?;
         Ok((node.name.clone(), KvServiceClient::new(channel)))
     };
     of_home.map(open).collect()

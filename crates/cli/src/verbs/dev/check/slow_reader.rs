@@ -7,7 +7,7 @@ use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 use anyhow::Context;
 use futures::future::poll_fn;
 use stead_api::{
-    net::{Channel, Keepalive, channel},
+    net::Keepalive,
     proto::v1::{GetRequest, PutRequest, ScanRequest, kv_service_client::KvServiceClient},
     status,
 };
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::verdict::Verdict;
-use crate::verbs::dev::world::World;
+use crate::verbs::dev::world::{ClientChannel, World};
 
 const HOME: &str = "eu-west";
 const KEYS: usize = 10_000;
@@ -35,7 +35,7 @@ const TIMES_MAX: f64 = 3.0;
 /// Longest time for one call of the other tenant.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
-type KvClient = KvServiceClient<Channel>;
+type KvClient = KvServiceClient<ClientChannel>;
 
 pub(super) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let loud = world.tenant("check-slow-reader", HOME, HOME).await?;
@@ -109,7 +109,7 @@ async fn kv_at(world: &World, node: &str) -> anyhow::Result<KvClient> {
     let cluster = world.cluster.lock().await;
     let found = cluster.nodes().iter().find(|found| found.name == node);
     let address = &found.context("the node is gone")?.client;
-    let channel = channel(&world.connector(HOME)?, address, Keepalive::CLIENT)?;
+    let channel = world.channel(HOME, address, Keepalive::CLIENT)?;
     Ok(KvServiceClient::new(channel).max_decoding_message_size(64 << 20))
 }
 
