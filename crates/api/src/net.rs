@@ -8,7 +8,7 @@ use std::{io, pin::Pin, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Endpoint, Uri};
-pub use tonic::{service::interceptor::InterceptedService, transport::Channel};
+pub use tonic::{Request, service::interceptor::InterceptedService, transport::Channel};
 
 /// A byte stream to a peer.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

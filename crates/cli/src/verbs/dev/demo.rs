@@ -1,5 +1,7 @@
 //! Demo of `stead dev`: the customer is `acme`, the data its sessions. Each line shows a measurement.
 
+mod region_loss;
+
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -29,6 +31,8 @@ const WRITES_PER_SECOND: u32 = 200;
 /// Record that both regions change, and the number of changes of each.
 const RECORD: &str = "customer/42";
 const PARTS: usize = 10;
+/// Moves of acme between the two; the last one makes [`NEXT_HOME`] its home.
+const MOVES: usize = 3;
 /// Credits that requests take, their number, and the number of requests.
 const CREDITS: &str = "credits/42";
 const GRANTED: usize = 100;
@@ -52,7 +56,8 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<()> {
     update_concurrently(&home, &us).await?;
     credits(&home).await?;
     kill_leader(world, &home).await?;
-    move_home(world).await
+    move_home(world).await?;
+    region_loss::run(world).await
 }
 
 /// Moves acme back if an operator has moved it: the demo begins in [`HOME`].
@@ -221,14 +226,14 @@ async fn kill_leader(world: &mut World, home: &Tenant) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Moves acme and back, while clients beside both homes write.
+/// Moves acme, back, and again, while clients beside both homes write.
 async fn move_home(world: &mut World) -> anyhow::Result<()> {
-    println!("6 acme moves to {NEXT_HOME} and back: {WRITES_PER_SECOND} writes/s running in each of the two");
+    println!("6 acme moves to {NEXT_HOME}, back, and again: {WRITES_PER_SECOND} writes/s running in each of the two");
     let admin = world.client(HOME).await?.admin();
     let mut moving = world
         .moving_tenant("acme", [HOME, NEXT_HOME], WRITES_PER_SECOND)
         .await?;
-    for _ in 0..2 {
+    for _ in 0..MOVES {
         let (from, to) = (moving.home().to_owned(), moving.target().to_owned());
         let pause = moving.move_once().await?;
         print_step(

@@ -8,6 +8,7 @@ mod contexts;
 mod control;
 mod demo;
 mod json;
+mod lost_region;
 mod plan;
 mod topology;
 mod up;

@@ -14,8 +14,9 @@ use stead_testing::{
 };
 
 pub(super) use self::{replay::run as replay, token::run as token};
-use super::promote::{kill_home, leases_are_short, move_back};
+use super::promote::move_back;
 use crate::verbs::dev::{
+    lost_region::{kill_region, leases_are_short, links, restart},
     plan::REGIONS,
     world::{World, until},
 };
@@ -53,7 +54,7 @@ impl Begun {
             Ok(true)
         })
         .await?;
-        leases_are_short(world, &name).await?;
+        leases_are_short(world, &admin, HOME, &name).await?;
         Ok(Self { name, near, far, admin })
     }
 
@@ -78,10 +79,10 @@ impl Begun {
         world: &mut World,
         write: impl AsyncFnOnce(&Tenant) -> anyhow::Result<T>,
     ) -> anyhow::Result<(T, Promotion)> {
-        let links = links(world).await?;
+        let links = links(world, HOME).await?;
         links.iter().for_each(Link::cut);
         let written = write(&self.near).await;
-        let killed = kill_home(world).await;
+        let killed = kill_region(world, HOME).await;
         links.iter().for_each(Link::heal);
         killed?;
         let request = PromotionRequest {
@@ -101,17 +102,4 @@ impl Begun {
             None => Ok(()),
         }
     }
-}
-
-async fn restart(world: &mut World) -> anyhow::Result<()> {
-    world.cluster.lock().await.start_all()?;
-    world.ready().await
-}
-
-async fn links(world: &World) -> anyhow::Result<Vec<Link>> {
-    let cluster = world.cluster.lock().await;
-    let others = REGIONS.iter().filter(|(region, _)| *region != HOME);
-    Ok(others
-        .map(|(region, _)| cluster.link(HOME, region))
-        .collect::<Result<_, _>>()?)
 }

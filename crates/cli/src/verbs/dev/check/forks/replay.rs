@@ -2,22 +2,19 @@
 //! nothing happens twice.
 
 use anyhow::Context;
-use stead_client::{
-    Admin, ForkInfo, ForkName, ReceiptStatus, ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Revision,
-    Tenant,
-};
+use stead_client::{ForkName, ReceiptStatus, ReplayOutcome, ReplayedChange, Revision, Tenant};
 
-use super::{Begun, OTHER, restart};
+use super::{Begun, OTHER};
 use crate::verbs::dev::{
     check::verdict::Verdict,
-    world::{World, until},
+    lost_region::{newest_fork, replay, restart},
+    world::World,
 };
 
 /// Keys that are put, and increments of one counter, that are cut.
 const PUTS: usize = 60;
 const INCREMENTS: usize = 30;
-/// Changes that are replayed at a time: a replay has several pages.
-const PAGE_SIZE: u32 = 20;
+const REASON: &str = "checked";
 
 pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let begun = Begun::start(world, "check-fork").await?;
@@ -53,15 +50,15 @@ async fn check(world: &mut World, begun: &Begun, acknowledged: &[Revision]) -> a
     begun.far.put("both", "live").await?;
     begun.far.increment("count", 100).await?;
     restart(world).await?;
-    let fork = the_fork(&begun.admin, &begun.name).await?;
+    let fork = newest_fork(&begun.admin, &begun.name).await?;
     let name = ForkName {
         tenant: begun.name.clone(),
         group: fork.group,
         number: fork.number,
     };
     let second = world.client(OTHER).await?.admin();
-    let (one, other) = tokio::try_join!(replay(&begun.admin, &name), replay(&second, &name))?;
-    let again = replay(&begun.admin, &name).await?;
+    let (one, other) = tokio::try_join!(replay(&begun.admin, &name, REASON), replay(&second, &name, REASON))?;
+    let again = replay(&begun.admin, &name, REASON).await?;
     let written = |changes: &[ReplayedChange]| of(changes, ReplayOutcome::Written);
     let count = begun.far.get("count").await?.item.context("the counter is gone")?;
     let expected = format!("{}", 1 + 100 + INCREMENTS);
@@ -101,46 +98,11 @@ async fn check(world: &mut World, begun: &Begun, acknowledged: &[Revision]) -> a
             written(&one),
             written(&other)
         ));
-    begun.admin.discard_fork(&name, "checked").await?;
+    begun.admin.discard_fork(&name, REASON).await?;
     let left = begun.admin.forks(&begun.name, None, "").await?.forks.len();
     Ok(verdict.none("forks after the discard", left))
 }
 
 fn of(changes: &[ReplayedChange], outcome: ReplayOutcome) -> usize {
     changes.iter().filter(|change| change.outcome == outcome).count()
-}
-
-async fn the_fork(admin: &Admin, tenant: &str) -> anyhow::Result<ForkInfo> {
-    let mut found = None;
-    until("the lost region has a fork", async || {
-        let list = admin.forks(tenant, None, "").await?;
-        found = list.forks.into_iter().find(|fork| !fork.is_filling);
-        Ok(found.is_some())
-    })
-    .await?;
-    found.context("it has one")
-}
-
-/// Replays all pages of a fork.
-async fn replay(admin: &Admin, name: &ForkName) -> anyhow::Result<Vec<ReplayedChange>> {
-    let options = ReplayOptions {
-        reason: "checked".into(),
-        page_size: PAGE_SIZE,
-        ..ReplayOptions::default()
-    };
-    let (mut changes, mut token) = (Vec::new(), String::new());
-    loop {
-        let mut page: Option<ReplayPage> = None;
-        until("a page is replayed", async || {
-            page = Some(admin.replay_fork(name, &options, &token).await?);
-            Ok(true)
-        })
-        .await?;
-        let page = page.context("it is")?;
-        changes.extend(page.changes);
-        token = page.next_page_token;
-        if token.is_empty() {
-            return Ok(changes);
-        }
-    }
 }

@@ -9,9 +9,10 @@ use stead_testing::{moves::ended_within, promotions::first_in};
 use stead_types::Epoch;
 use tokio::time::{Instant, sleep};
 
-use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, kill_home, leases_are_short};
+use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, leases_are_short};
 use crate::verbs::dev::{
     check::verdict::Verdict,
+    lost_region::kill_region,
     world::{World, until},
 };
 
@@ -43,7 +44,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     .await?;
     sleep(WARM_UP).await;
     let early = promotions_by_policy(&admin, &name).await?.len();
-    kill_home(world).await?;
+    kill_region(world, HOME).await?;
     let killed = Instant::now();
     let begun = taken_over(&admin, &loads, &name, killed).await;
     // The nodes return whatever has happened: later steps need them.

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, leases_are_short, move_back};
 use crate::verbs::dev::{
     check::verdict::Verdict,
-    plan::REGIONS,
+    lost_region::links,
     world::{World, until},
 };
 
@@ -22,7 +22,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let (loads, tenant) = Loads::start(world, &name).await?;
     leases_are_short(world, &name).await?;
     sleep(WARM_UP).await;
-    let links = links(world).await?;
+    let links = links(world, HOME).await?;
     links.iter().for_each(Link::cut);
     let promoted = take_over(world, &loads, &name).await;
     links.iter().for_each(Link::heal);
@@ -59,14 +59,6 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let admin = world.client(OTHER).await?.admin();
     move_back(&admin, &promotion).await?;
     Ok(verdict)
-}
-
-async fn links(world: &World) -> anyhow::Result<Vec<Link>> {
-    let cluster = world.cluster.lock().await;
-    let others = REGIONS.iter().filter(|(region, _)| *region != HOME);
-    Ok(others
-        .map(|(region, _)| cluster.link(HOME, region))
-        .collect::<Result<_, _>>()?)
 }
 
 /// Promotes, and waits until the other region has written.

@@ -8,11 +8,10 @@ use stead_testing::promotions::{first_in, promote};
 use stead_types::Epoch;
 use tokio::time::sleep;
 
-use super::{
-    ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, kill_home, leases_are_short, move_back,
-};
+use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, leases_are_short, move_back};
 use crate::verbs::dev::{
     check::verdict::Verdict,
+    lost_region::kill_region,
     world::{World, until},
 };
 
@@ -21,7 +20,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let (loads, tenant) = Loads::start(world, &name).await?;
     leases_are_short(world, &name).await?;
     sleep(WARM_UP).await;
-    kill_home(world).await?;
+    kill_region(world, HOME).await?;
     let admin = world.client(OTHER).await?.admin();
     let request = PromotionRequest {
         reason: "checked".into(),

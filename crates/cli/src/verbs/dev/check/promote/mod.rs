@@ -13,9 +13,7 @@ mod two_regions;
 use std::time::Duration;
 
 use anyhow::Context;
-use stead_client::{
-    Admin, BulkMoveOptions, LossWindow, PromotedState, PromotionRequest, PromotionSelection, Tenant, TenantSelection,
-};
+use stead_client::{Admin, BulkMoveOptions, LossWindow, PromotedState, Tenant, TenantSelection};
 use stead_testing::{
     load::{Acknowledgement, Load, LoadReport},
     moves::ended_within,
@@ -29,7 +27,10 @@ pub(super) use self::{
     two_regions::run as two_regions,
 };
 use super::verdict::Verdict;
-use crate::verbs::dev::world::{LEASE_TTL, World, until};
+use crate::verbs::dev::{
+    lost_region::{self, LEASE_WAIT as WAIT},
+    world::{World, until},
+};
 
 /// Region whose tenants are promoted.
 const HOME: &str = "eu-west";
@@ -40,8 +41,6 @@ const HOME_WRITES: u32 = 500;
 const OTHER_WRITES: u32 = 50;
 /// Time of writes before the home is lost.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Longest wait for the leases of the home: with clocks that differ by a hundredth, 50 ms and the resolution of a clock.
-const WAIT: Duration = LEASE_TTL.saturating_add(Duration::from_millis(201));
 /// Longest time of a promotion beyond the wait: two of the longest round trips, and a second.
 const TAKE_OVER: Duration = Duration::from_millis(1_400);
 /// An election of the directory, where its leader died with the region.
@@ -140,34 +139,10 @@ impl WritesReport {
     }
 }
 
-/// Waits until a promotion of a tenant waits for no longer lease than the environment's. Lowered ttls count later.
+/// Waits until a promotion of a tenant waits for no longer lease than the environment's.
 pub(super) async fn leases_are_short(world: &mut World, name: &str) -> anyhow::Result<()> {
-    world.leases_are_short(HOME).await?;
     let admin = world.client(OTHER).await?.admin();
-    until("no promotion waits for a lease of the longer ttl", async || {
-        let asked = PromotionRequest {
-            dry_run: true,
-            ..PromotionRequest::new(PromotionSelection::Tenants(vec![name.to_owned()]))
-        };
-        let planned = admin.promote(asked).await?;
-        let wait = planned.promotion_plan.and_then(|plan| plan.wait_max);
-        Ok(wait.is_some_and(|wait| wait <= WAIT))
-    })
-    .await
-}
-
-/// Kills all nodes of the home region.
-pub(super) async fn kill_home(world: &World) -> anyhow::Result<()> {
-    kill_region(world, HOME).await
-}
-
-/// Kills all nodes of a region.
-async fn kill_region(world: &World, region: &str) -> anyhow::Result<()> {
-    let mut cluster = world.cluster.lock().await;
-    for node in cluster.named(region)? {
-        cluster.kill_node(&node).await?;
-    }
-    Ok(())
+    lost_region::leases_are_short(world, &admin, HOME, name).await
 }
 
 /// Returns how many tenants were promoted, and why others were not, for people.

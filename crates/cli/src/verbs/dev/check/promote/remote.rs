@@ -12,9 +12,10 @@ use stead_testing::{
 use stead_types::Epoch;
 use tokio::time::{Instant, sleep};
 
-use super::{GIVEN_UP, HOME, Loads, OTHER, WARM_UP, follows, kill_home, leases_are_short, move_back};
+use super::{GIVEN_UP, HOME, Loads, OTHER, WARM_UP, follows, leases_are_short, move_back};
 use crate::verbs::dev::{
     check::verdict::Verdict,
+    lost_region::kill_region,
     plan::REGIONS,
     world::{World, until},
 };
@@ -33,7 +34,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let (loads, tenant) = Loads::start(world, &name).await?;
     leases_are_short(world, &name).await?;
     sleep(WARM_UP).await;
-    kill_home(world).await?;
+    kill_region(world, HOME).await?;
     let admin = world.client(OTHER).await?.admin();
     let request = PromotionRequest {
         reason: "checked".into(),

@@ -5,8 +5,8 @@ use stead_client::{PromotionRequest, PromotionSelection};
 use stead_testing::promotions::promote;
 use tokio::time::sleep;
 
-use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, kill_region, leases_are_short};
-use crate::verbs::dev::{check::verdict::Verdict, world::World};
+use super::{ELECTION, GIVEN_UP, HOME, Loads, OTHER, TAKE_OVER, WAIT, WARM_UP, follows, leases_are_short};
+use crate::verbs::dev::{check::verdict::Verdict, lost_region::kill_region, world::World};
 
 pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
     let name = format!("check-two-{}", world.run);
