@@ -42,6 +42,7 @@ struct FrozenCopy {
 /// Facts about some tenants, as of one moment.
 pub(crate) struct CollectedFacts {
     has_lease: bool,
+    wall: u64,
     epochs_seen: EpochsSeen,
     tenants: BTreeMap<TenantNumber, TenantFacts>,
     frozen: BTreeMap<TenantNumber, FrozenCopy>,
@@ -120,6 +121,7 @@ impl FactSource {
         self.record_promoted(tenants);
         CollectedFacts {
             has_lease: self.context.lease().is_some(),
+            wall: (self.context.wall)(),
             epochs_seen: self.context.epochs_seen.clone(),
             tenants: waiting.into_iter().map(|tenant| (tenant, self.facts(tenant))).collect(),
             frozen: self.frozen_among(tenants),
@@ -216,6 +218,7 @@ impl CollectedFacts {
         let of = |tenant: TenantNumber| self.tenants.get(&tenant);
         use_facts(&LeaderFacts {
             has_lease: self.has_lease,
+            wall: self.wall,
             staleness: &|tenant| of(tenant)?.staleness,
             heir: &|tenant| of(tenant)?.heir,
             seed_failure: &|tenant, group| {

@@ -84,6 +84,7 @@ fn report(view: &DirectoryView, hosted: &HostedGroup, number: TenantNumber, wall
         tenant: number,
         report,
         fresh_as_of: age.map(|age| wall.saturating_sub(age)),
+        reported: None,
     })
 }
 

@@ -69,6 +69,7 @@ fn promote(world: &mut World, selection: PromotionSelection) -> u64 {
                 tenant: tenant.number,
                 report,
                 fresh_as_of: Some(500),
+                reported: None,
             };
             world
                 .apply(Command::Report(member.group, Incarnation::FIRST, vec![frozen]))
@@ -251,5 +252,6 @@ fn item(state: PromotionState) -> PromotionItem {
         reports: std::collections::BTreeMap::new(),
         decision: None,
         times: PromotionTimes::default(),
+        stopped_by: None,
     }
 }

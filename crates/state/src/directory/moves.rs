@@ -9,6 +9,7 @@ use super::{
     TenantMove, TenantState,
     ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused, StopLogged},
     placement,
+    promotion_steps::FreezeReportTimes,
 };
 use crate::{seed_pace::SeedFailure, shard::record::OperationId};
 
@@ -183,8 +184,12 @@ impl Directory {
             GroupReport::Frozen {
                 ref report,
                 fresh_as_of,
+                reported,
                 ..
-            } => self.frozen(context, tenant, from, report, fresh_as_of),
+            } => {
+                let times = FreezeReportTimes { fresh_as_of, reported };
+                self.frozen(context, tenant, from, report, times);
+            }
             GroupReport::Activated { operation, epoch, .. } => self.activated(context, tenant, from, operation, epoch),
         }
     }

@@ -167,6 +167,7 @@ impl Trial {
                     tenant: number,
                     report,
                     fresh_as_of: own.fresh_as_of.min(held.fresh_as_of),
+                    reported: Some(time),
                 }];
                 if let Some(incarnation) = incarnation {
                     let _ = self.apply(time, Command::Report(from, incarnation, reports));

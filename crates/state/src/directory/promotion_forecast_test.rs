@@ -161,6 +161,7 @@ fn promote(world: &mut World, facts: &PromotionFacts) -> PromotionItem {
             tenant: *tenant,
             report,
             fresh_as_of: copy.fresh_as_of,
+            reported: None,
         };
         let _ = world.apply(Command::Report(*group, Incarnation::FIRST, vec![frozen]));
     }

@@ -34,6 +34,9 @@ pub struct PromotionItem {
     pub decision: Option<PromotionDecision>,
     /// When each step was done.
     pub times: PromotionTimes,
+    /// Wall clock by which no home of before acknowledges any more: the latest of the reports of groups that had frozen
+    /// after the wait, in milliseconds since 1970; `None`: none has told.
+    pub stopped_by: Option<u64>,
 }
 
 /// State of one tenant of a promotion.
@@ -106,7 +109,7 @@ pub struct FrozenReport {
     pub report: FreezeReport,
     /// Wall clock, in milliseconds since 1970, at which the copy was last proved fresh.
     pub fresh_as_of: Option<u64>,
-    /// When it arrived.
+    /// Logged time at which it arrived.
     pub time: u64,
 }
 
@@ -131,7 +134,7 @@ pub struct LossWindow {
     /// Wall clock at which what is taken over was last proved complete; `None`: it never was, as far as the chosen group
     /// knows.
     pub from: Option<u64>,
-    /// End of the wait, by logged time; `None`: until the old home hears of the fence, because it goes on without a
+    /// Wall clock by which the wait was over; `None`: until the old home hears of the fence, because it goes on without a
     /// lease.
     pub to: Option<u64>,
 }
@@ -171,6 +174,9 @@ impl PromotionItem {
         for time in [times.fenced, times.waited, times.chosen, times.ended] {
             w.varint(time);
         }
+        if let Some(time) = self.stopped_by {
+            w.varint(time);
+        }
         writer.finish()
     }
 
@@ -192,6 +198,10 @@ impl PromotionItem {
                 waited: r.varint()?,
                 chosen: r.varint()?,
                 ended: r.varint()?,
+            },
+            stopped_by: match r.is_empty() {
+                true => None,
+                false => Some(r.varint()?),
             },
         };
         reader.end()?;

@@ -21,6 +21,15 @@ struct Promoted {
     item: PromotionItem,
 }
 
+/// Wall clocks of a group's report that it is frozen, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FreezeReportTimes {
+    /// Time at which its copy was last proved fresh.
+    pub(super) fresh_as_of: Option<u64>,
+    /// Time of the report; `None`: of an earlier version.
+    pub(super) reported: Option<u64>,
+}
+
 /// Reports.
 impl Directory {
     /// Takes the report of a group that it is frozen.
@@ -30,7 +39,7 @@ impl Directory {
         mut tenant: Tenant,
         from: GroupId,
         report: &FreezeReport,
-        fresh_as_of: Option<u64>,
+        times: FreezeReportTimes,
     ) {
         let frozen = GroupFrozen {
             from,
@@ -51,7 +60,7 @@ impl Directory {
         }
         let frozen = FrozenReport {
             report: report.clone(),
-            fresh_as_of: fresh_as_of.max(known.and_then(|known| known.fresh_as_of)),
+            fresh_as_of: times.fresh_as_of.max(known.and_then(|known| known.fresh_as_of)),
             time: context.time,
         };
         promoted.item.reports.insert(from, frozen);
@@ -65,6 +74,10 @@ impl Directory {
         }
         if is_fenced_by_logs(&promoted.tenant, &promoted.item.reports) {
             freeze(context, &mut promoted);
+        }
+        // Before the wait is over an owner may go on to acknowledge.
+        if promoted.item.times.waited > 0 {
+            promoted.item.stopped_by = promoted.item.stopped_by.max(times.reported);
         }
         self.choose_next(context, promoted, &before);
         self.end_promotion(context, id);
@@ -185,7 +198,8 @@ impl Directory {
             tenant.durability = Durability::Region;
         }
         of.tenant = tenant;
-        let ends = of.item.times.waited;
+        // Logged time may be behind wall clocks, which the other bound is of: it stands still without a leader.
+        let ends = of.item.stopped_by.unwrap_or(of.item.times.waited);
         // A home that goes on without a lease and has not frozen acknowledges until it hears of the fence.
         let goes_on = of.item.continues && !of.item.reports.contains_key(&old_home);
         let loss = (!chosen.is_drained).then(|| LossWindow {

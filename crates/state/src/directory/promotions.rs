@@ -118,6 +118,7 @@ impl Directory {
             reports: BTreeMap::new(),
             decision: None,
             times: PromotionTimes::default(),
+            stopped_by: None,
         };
         if is_due {
             self.fence(context, id, of.tenant, item);

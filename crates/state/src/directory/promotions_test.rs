@@ -109,10 +109,16 @@ pub(super) fn freeze_report(world: &World, group: u32, last: &str) -> FreezeRepo
 
 /// A group reports that it is frozen and holds the history up to a revision.
 pub(super) fn frozen(world: &mut World, group: u32, last: &str) {
+    frozen_at(world, group, last, None);
+}
+
+/// As [`frozen`], at a time of the group's wall clock.
+fn frozen_at(world: &mut World, group: u32, last: &str, reported: Option<u64>) {
     let frozen = GroupReport::Frozen {
         tenant: ACME,
         report: freeze_report(world, group, last),
         fresh_as_of: Some(500),
+        reported,
     };
     report(world, group, frozen);
 }
@@ -222,6 +228,27 @@ fn lost_region_is_promoted_after_wait() {
     assert_eq!(needs(&world), []);
 }
 
+/// P3: logged time stands still without a leader, and the copy's proof is of wall clocks.
+#[test]
+fn window_of_loss_ends_by_wall_clock_where_logged_time_is_behind() {
+    let mut world = cluster_with_tenant();
+    let id = begin(&mut world, region("eu-west"));
+    silent(&mut world, id, &[3]);
+    // The home may still acknowledge: what is reported before the wait is over bounds nothing.
+    frozen_at(&mut world, 1, "1.8", Some(90_000));
+    assert_eq!(item(&world, id).stopped_by, None);
+    wait_over(&mut world, id);
+    let behind = item(&world, id).times.waited;
+    assert!(behind < 70_000, "{behind}");
+    frozen_at(&mut world, 1, "1.9", Some(70_000));
+    frozen_at(&mut world, 5, "1.7", Some(70_040));
+    let window = LossWindow {
+        from: Some(500),
+        to: Some(70_040),
+    };
+    assert_eq!(item(&world, id).decision.unwrap().loss, Some(window));
+}
+
 /// Rule 2: the fence in the log of every group that could own ends the wait.
 #[test]
 fn report_of_home_ends_wait_early_and_its_history_is_taken_over() {
@@ -258,6 +285,7 @@ fn report_of_home_that_handed_over_does_not_end_wait() {
         tenant: ACME,
         report: handed_over,
         fresh_as_of: None,
+        reported: None,
     };
     report(&mut world, 3, frozen_home);
     assert_eq!(phase(&world), Some(PromotionPhase::Fenced));
@@ -317,6 +345,7 @@ fn promotion_again_needs_word_and_replaces() {
         tenant: ACME,
         report: late,
         fresh_as_of: None,
+        reported: None,
     };
     report(&mut world, 5, late);
     assert!(
@@ -660,6 +689,13 @@ fn encoding_of_promotions_is_fixed() {
         tenant: ACME,
         report: one_report(),
         fresh_as_of: Some(6),
+        reported: None,
+    };
+    let timed = GroupReport::Frozen {
+        tenant: ACME,
+        report: one_report(),
+        fresh_as_of: Some(6),
+        reported: Some(300),
     };
     let activated = GroupReport::Activated {
         tenant: ACME,
@@ -686,6 +722,10 @@ fn encoding_of_promotions_is_fixed() {
         (
             Command::Report(GroupId::new(3), Incarnation::FIRST, vec![frozen, activated]),
             "08030102 0801 020303050189808080802001010 1ffffffffff1f0000070103 0106 09010203",
+        ),
+        (
+            Command::Report(GroupId::new(3), Incarnation::FIRST, vec![timed]),
+            "08030101 0a01 020303050189808080802001010 1ffffffffff1f0000070103 0106 ac02",
         ),
     ];
     for (command, bytes) in commands {
@@ -744,6 +784,7 @@ fn encoding_of_item_is_fixed() {
             chosen: 3,
             ended: 4,
         },
+        stopped_by: None,
     };
     let (from, to) = (GroupId::new(3), GroupId::new(5));
     let reason = || "x".to_owned();
@@ -768,6 +809,14 @@ fn encoding_of_item_is_fixed() {
         assert_eq!(hex(&item.encode()), expected.replace(' ', ""), "{:?}", item.state);
         assert_eq!(PromotionItem::decode(item.encode()), Ok(item));
     }
+    // From feature level 5 on.
+    let timed = PromotionItem {
+        stopped_by: Some(300),
+        ..item(PromotionState::Moving)
+    };
+    let expected = format!("0461636d65 03 02 03 01 01 {report} {decision} 01020304 ac02");
+    assert_eq!(hex(&timed.encode()), expected.replace(' ', ""));
+    assert_eq!(PromotionItem::decode(timed.encode()), Ok(timed));
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn frozen_in(world: &mut World, group: u32, epoch: u32, last: &str, previous: Pr
         tenant: ACME,
         report: frozen,
         fresh_as_of: None,
+        reported: None,
     };
     report(world, group, frozen);
 }

@@ -89,6 +89,8 @@ pub enum GroupReport {
         report: FreezeReport,
         /// Wall clock, in milliseconds since 1970, at which its copy was last proved fresh.
         fresh_as_of: Option<u64>,
+        /// Wall clock at which it reports, in milliseconds since 1970; `None`: of an earlier version.
+        reported: Option<u64>,
     },
     /// The group, the new home, has activated a promotion: it owns the epoch.
     Activated {
@@ -113,6 +115,8 @@ mod tag {
     pub(super) const STOP_LOGGED: u8 = 7;
     pub(super) const FROZEN: u8 = 8;
     pub(super) const ACTIVATED: u8 = 9;
+    /// As [`FROZEN`], with the time of the report behind it.
+    pub(super) const FROZEN_WITH_TIME: u8 = 10;
 }
 
 impl GroupReport {
@@ -142,7 +146,8 @@ impl GroupReport {
             Self::StopLogged { .. } => tag::STOP_LOGGED,
             Self::HeirReady { .. } => tag::HEIR_READY,
             Self::SeedFailed { .. } => tag::SEED_FAILED,
-            Self::Frozen { .. } => tag::FROZEN,
+            Self::Frozen { reported: None, .. } => tag::FROZEN,
+            Self::Frozen { reported: Some(_), .. } => tag::FROZEN_WITH_TIME,
             Self::Activated { .. } => tag::ACTIVATED,
         };
         w.u8(tag).varint(self.tenant().get());
@@ -170,12 +175,18 @@ impl GroupReport {
             }
             Self::Rejoined { version, .. } => encode_version(w, *version),
             Self::Frozen {
-                report, fresh_as_of, ..
+                report,
+                fresh_as_of,
+                reported,
+                ..
             } => {
                 promotion_report::encode(report, w);
                 w.option(*fresh_as_of, |w, time| {
                     w.varint(time);
                 });
+                if let Some(reported) = reported {
+                    w.varint(*reported);
+                }
             }
         }
     }
@@ -218,10 +229,14 @@ impl GroupReport {
                 operation: OperationId(r.varint()?),
                 failure: SeedFailure::decode(r)?,
             },
-            tag::FROZEN => Self::Frozen {
+            tag::FROZEN | tag::FROZEN_WITH_TIME => Self::Frozen {
                 tenant,
                 report: promotion_report::decode(r)?,
                 fresh_as_of: r.option(Reader::varint)?,
+                reported: match tag {
+                    tag::FROZEN_WITH_TIME => Some(r.varint()?),
+                    _ => None,
+                },
             },
             tag::ACTIVATED => Self::Activated {
                 tenant,

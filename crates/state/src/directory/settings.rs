@@ -22,6 +22,8 @@ const REGION_LOSS: u32 = 4;
 /// Feature level from which on identities have roles, and nodes ask each other what only another one can answer over the
 /// peer listener.
 const ROLES: u32 = 5;
+/// Feature level from which on the report of a frozen group has its time.
+const REPORT_TIMES: u32 = 5;
 /// Feature level from which on nodes and regions are added, replaced and removed.
 const TOPOLOGY: u32 = 5;
 /// Time after a raise for which a node may serve without a lease: a minute, and a quarter more because logged time passes
@@ -143,6 +145,11 @@ impl ClusterSettings {
             needed: TOPOLOGY,
             level: self.feature_level,
         })
+    }
+
+    /// Tells whether reports of frozen groups may have their time: older voters cannot read it.
+    pub fn has_report_times(&self) -> bool {
+        self.feature_level >= REPORT_TIMES
     }
 
     /// Tells whether identities may have roles, and nodes answer requests of operators that other nodes pass on over the

@@ -26,6 +26,8 @@ pub const HEIR_LEASE_MIN: Duration = Duration::from_secs(2);
 pub struct LeaderFacts<'a> {
     /// Whether a lease counts that was asked for after the leadership began.
     pub has_lease: bool,
+    /// Wall clock now, in milliseconds since 1970.
+    pub wall: u64,
     /// Staleness of the group's copy of a tenant, if it is known.
     pub staleness: &'a dyn Fn(TenantNumber) -> Option<Duration>,
     /// Last message of a tenant's heir, if it is recent.
@@ -48,6 +50,7 @@ impl LeaderFacts<'_> {
     /// Facts of a leader that may not propose anything about ownership yet.
     pub const NONE: LeaderFacts<'static> = LeaderFacts {
         has_lease: false,
+        wall: 0,
         staleness: &|_| None,
         heir: &|_| None,
         seed_failure: &|_, _| None,

@@ -117,6 +117,7 @@ fn frozen(
             tenant: tenant.number,
             report,
             fresh_as_of: (facts.fresh_as_of)(tenant.number, promotion.operation),
+            reported: view.settings().has_report_times().then_some(facts.wall),
         })
     })
 }

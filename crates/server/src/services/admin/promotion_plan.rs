@@ -242,6 +242,7 @@ fn copy(group: GroupId, report: GroupReport) -> Option<((GroupId, TenantNumber),
         tenant,
         report,
         fresh_as_of,
+        ..
     } = report
     else {
         return None;

@@ -196,8 +196,9 @@ async fn replay_tail(admin: &Admin) -> anyhow::Result<String> {
         &format!("writes that nobody else had: {}", fork.changes),
         "",
         &format!(
-            "{} written again, {} left, because the key was written since",
+            "{} written again, {} already sent again by their callers, {} left: the key was written since",
             count(ReplayOutcome::Written),
+            count(ReplayOutcome::Found),
             count(ReplayOutcome::Left)
         ),
     );
