@@ -13,6 +13,7 @@ pub mod reconcile;
 pub mod routing;
 pub mod rows;
 pub mod seed_pace;
+pub mod sent_ledger;
 pub mod serving;
 pub mod shard;
 pub mod verification;

@@ -170,7 +170,8 @@ pub(super) fn entries(command: &Command) -> Vec<AuditEntry> {
         | Command::Report(..)
         | Command::RefreshMembers
         | Command::AdvanceBulkMove(..)
-        | Command::AdvancePromotion { .. } => return Vec::new(),
+        | Command::AdvancePromotion { .. }
+        | Command::RecordSent(_) => return Vec::new(),
     };
     vec![entry]
 }

@@ -12,7 +12,7 @@ use stead_types::{
 use super::{
     Addresses, BulkMoveRequest, CallRecord, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster,
     LimitsUpdate, MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate, RehearsalRequest,
-    RoleGrant, TopologyCommand, limits,
+    RoleGrant, SentReport, TopologyCommand, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -177,6 +177,8 @@ pub enum Command {
     RecordCalls(Vec<CallRecord>),
     /// Adds, replaces or removes nodes or regions. From feature level 5 on.
     Topology(TopologyCommand),
+    /// Records what a node has sent of tenants. From feature level 5 on.
+    RecordSent(SentReport),
 }
 
 impl Command {
@@ -237,6 +239,7 @@ impl Command {
                 });
             }
             Self::Topology(command) => command.encode(w.u8(kind::TOPOLOGY)),
+            Self::RecordSent(report) => report.encode(w.u8(kind::RECORD_SENT)),
             Self::BeginBulkMove(..)
             | Self::AdvanceBulkMove(..)
             | Self::PauseBulkMove(..)
@@ -324,7 +327,8 @@ impl Command {
             | Self::AbortMove(..)
             | Self::SetClusterSettings(..)
             | Self::RaiseFeatureLevel(..)
-            | Self::Topology(_) => {}
+            | Self::Topology(_)
+            | Self::RecordSent(_) => {}
         }
     }
 
@@ -372,6 +376,7 @@ impl Command {
             kind::REVOKE_ROLE => Self::RevokeRole(AuditContext::decode(r)?, RoleGrant::decode(r)?),
             kind::RECORD_CALLS => Self::RecordCalls(r.list(CallRecord::decode)?),
             kind::TOPOLOGY => Self::Topology(TopologyCommand::decode(r)?),
+            kind::RECORD_SENT => Self::RecordSent(SentReport::decode(r)?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;

@@ -3,7 +3,7 @@
 use stead_types::{Incarnation, TenantNumber};
 
 use super::{
-    AuditRecord, BulkMoveItem, Directory, DirectoryChange, InitialCluster, Operation, PromotionItem,
+    AuditRecord, BulkMoveItem, Directory, DirectoryChange, InitialCluster, Operation, PromotionItem, TenantEvidence,
     command::{decode_version, encode_version},
     fences::FenceHistory,
 };
@@ -64,6 +64,21 @@ impl Directory {
     /// Restores a tenant of a promotion from a row; rows of operations come before.
     pub(crate) fn restore_promotion_item(&mut self, id: u64, tenant: TenantNumber, item: PromotionItem) {
         self.operations.put_promotion_item(id, tenant, item);
+    }
+
+    /// Restores the residency evidence of a tenant from a row.
+    pub(crate) fn restore_evidence(&mut self, tenant: TenantNumber, evidence: TenantEvidence) {
+        self.evidence.restore(tenant, evidence);
+    }
+
+    /// Writes the numbers of the last reports of nodes about what they have sent.
+    pub(crate) fn encode_sent_reports(&self) -> bytes::Bytes {
+        self.evidence.encode_reports()
+    }
+
+    /// Reads what [`Directory::encode_sent_reports`] wrote.
+    pub(crate) fn decode_sent_reports(&mut self, bytes: bytes::Bytes) -> Result<(), Malformed> {
+        self.evidence.decode_reports(bytes)
     }
 
     /// Restores an audit record from a row; rows come in the order of numbers.

@@ -66,6 +66,7 @@ mod rehearsal;
 mod rehearsals;
 mod remote_floor;
 mod report;
+mod residency_evidence;
 mod result;
 mod result_codec;
 mod role_bindings;
@@ -105,6 +106,8 @@ mod recovery_test;
 mod region_loss_test;
 #[cfg(test)]
 mod rehearsals_test;
+#[cfg(test)]
+mod residency_evidence_test;
 #[cfg(test)]
 mod topology_changes_test;
 
@@ -155,6 +158,9 @@ pub use region_loss_rejection::RegionLossRejection;
 pub use rehearsal::{LegTimes, RehearsalForecast, RehearsalItem, RehearsalProgress, RehearsalRequest, RehearsedTenant};
 pub use remote_floor::RemoteFloor;
 pub use report::GroupReport;
+pub use residency_evidence::{
+    ErasedRecord, ResidencyEvidence, SENT_ROWS_MAX, SentData, SentRecord, SentReport, TenantEvidence,
+};
 pub use result::{DirectoryOutcome, DirectoryResult, Rejection};
 pub use result_codec::{decode as decode_result, encode as encode_result};
 pub use role_bindings::{RoleBinding, RoleBindings, RoleGrant, SUBJECT_ROLES_MAX, SUBJECTS_MAX};
@@ -192,6 +198,7 @@ pub struct Directory {
     operations: Operations,
     next_operation: u64,
     fences: FenceHistory,
+    evidence: ResidencyEvidence,
 }
 
 /// Output of applying a command.
@@ -209,6 +216,8 @@ pub struct ApplyOutput {
     pub items: Vec<(u64, TenantNumber)>,
     /// Tenants of promotions whose records there were changed or dropped.
     pub promotion_items: Vec<(u64, TenantNumber)>,
+    /// Tenants whose residency evidence changed or was dropped.
+    pub evidence: Vec<TenantNumber>,
 }
 
 /// Context of the command being applied.
@@ -219,6 +228,7 @@ struct ApplyContext {
     operations: Vec<u64>,
     items: Vec<(u64, TenantNumber)>,
     promotion_items: Vec<(u64, TenantNumber)>,
+    evidence: Vec<TenantNumber>,
     fences: Vec<FenceChange>,
 }
 
@@ -231,6 +241,7 @@ impl ApplyContext {
             operations: Vec::new(),
             items: Vec::new(),
             promotion_items: Vec::new(),
+            evidence: Vec::new(),
             fences: Vec::new(),
         }
     }
@@ -260,6 +271,7 @@ impl Default for Directory {
             operations: Operations::default(),
             next_operation: 1,
             fences: FenceHistory::default(),
+            evidence: ResidencyEvidence::default(),
         }
     }
 }
@@ -348,6 +360,7 @@ impl Directory {
             operations: context.operations,
             items: context.items,
             promotion_items: context.promotion_items,
+            evidence: context.evidence,
         }
     }
 
@@ -401,6 +414,7 @@ impl Directory {
             Command::RevokeRole(_, grant) => self.revoke_role(context, grant),
             Command::RecordCalls(_) => self.record_calls(),
             Command::Topology(command) => self.topology(context, command),
+            Command::RecordSent(report) => self.record_sent(context, &report),
         }
     }
 }

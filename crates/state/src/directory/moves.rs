@@ -198,6 +198,7 @@ impl Directory {
         if ownership::record_erased(&mut tenant, from).is_err() {
             return;
         }
+        self.record_erasure(context, &tenant, from);
         if tenant.members.is_empty() {
             context.push(&mut self.view, DirectoryChange::TenantGone(tenant.number));
             return;

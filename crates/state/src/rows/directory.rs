@@ -9,6 +9,8 @@
 //! | `18`, number u64 of an operation, number u64 of a tenant | a tenant of a bulk move |
 //! | `19`, number u64 of an operation, number u64 of a tenant | a tenant of a promotion |
 //! | `20`, number u64 | an audit record of calls |
+//! | `21`, number u64 of a tenant | its residency evidence |
+//! | `22` | numbers of the last reports of nodes about what they have sent; only once there is one |
 //!
 //! The whole directory is held in memory; rows are read when a node starts.
 
@@ -19,7 +21,9 @@ use stead_types::TenantNumber;
 use super::{Order, Rows, RowsMut, Unreadable, kind, prefix::prefix_end};
 use crate::{
     codec::{Malformed, Reader, Writer},
-    directory::{ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem},
+    directory::{
+        ApplyOutput, AuditRecord, BulkMoveItem, Directory, DirectoryChange, Operation, PromotionItem, TenantEvidence,
+    },
 };
 
 const META: u8 = 0;
@@ -28,6 +32,8 @@ const OPERATION: u8 = 17;
 const ITEM: u8 = 18;
 const PROMOTION_ITEM: u8 = 19;
 const CALLS: u8 = 20;
+const EVIDENCE: u8 = 21;
+const SENT_REPORTS: u8 = 22;
 
 fn key(rest: &[u8]) -> Bytes {
     let mut key = Writer::with_capacity(1 + rest.len());
@@ -96,6 +102,16 @@ pub fn write(rows: &mut dyn RowsMut, directory: &Directory, applied: &ApplyOutpu
             None => rows.delete(item_key(PROMOTION_ITEM, *id, *tenant)),
         }
     }
+    for tenant in &applied.evidence {
+        let key = numbered_key(EVIDENCE, tenant.get());
+        match directory.evidence().tenant(*tenant) {
+            Some(evidence) => rows.put(key, evidence.encode()),
+            None => rows.delete(key),
+        }
+    }
+    if !applied.evidence.is_empty() {
+        rows.put(key(&[SENT_REPORTS]), directory.encode_sent_reports());
+    }
     write_meta(rows, directory);
 }
 
@@ -119,7 +135,17 @@ pub fn all(directory: &Directory) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
     let items = items.map(|((id, tenant), item)| (item_key(ITEM, *id, *tenant), item.encode()));
     let promoted = directory.operations().promotions().all();
     let promoted = promoted.map(|((id, tenant), item)| (item_key(PROMOTION_ITEM, *id, *tenant), item.encode()));
-    let operations = operations.chain(items).chain(promoted).chain(calls);
+    let evidence = directory.evidence().from(TenantNumber::new(0));
+    let evidence = evidence.map(|(tenant, of)| (numbered_key(EVIDENCE, tenant.get()), of.encode()));
+    let reports = directory
+        .has_evidence()
+        .then(|| (key(&[SENT_REPORTS]), directory.encode_sent_reports()));
+    let operations = operations
+        .chain(items)
+        .chain(promoted)
+        .chain(calls)
+        .chain(evidence)
+        .chain(reports);
     meta.chain(things).chain(records).chain(operations)
 }
 
@@ -150,6 +176,13 @@ pub fn read(directory: &mut Directory, row: &(Bytes, Bytes)) -> Result<(), Malfo
             directory.restore_promotion_item(id, tenant, PromotionItem::decode(value.clone())?);
             Ok(())
         }
+        Some(EVIDENCE) => {
+            let mut r = Reader::new(key.slice(2..), "key of residency evidence");
+            let tenant = TenantNumber::new(r.u64()?);
+            directory.restore_evidence(tenant, TenantEvidence::decode(value.clone())?);
+            r.end()
+        }
+        Some(SENT_REPORTS) => directory.decode_sent_reports(value.clone()),
         Some(1..AUDIT) => {
             directory.restore(DirectoryChange::decode(value.clone())?);
             Ok(())
