@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use stead_api::peer_codec::PeerAlarms;
 use stead_raft::TypedGroup;
+use stead_state::sent_ledger::SentPart;
 use stead_state::{
     directory::DirectoryView,
     rows::Unreadable,
@@ -12,8 +13,8 @@ use stead_state::{
         record::{Role, TenantRecord},
     },
 };
-use stead_store::{health::NodeFailure, shard::ShardMachine};
-use stead_types::{Epoch, Error, GroupId, NodeId, TenantNumber};
+use stead_store::{health::NodeFailure, sent_log::SentLog, shard::ShardMachine};
+use stead_types::{DirectoryVersion, Epoch, Error, GroupId, NodeId, TenantNumber};
 use tokio::{sync::watch, time::sleep};
 use tonic::{Code, Status};
 
@@ -43,6 +44,9 @@ pub type RoomCheck = Arc<dyn Fn(BTreeSet<NodeId>) -> Result<(), Error> + Send + 
 /// Interval of looks for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(250);
 const WAITING_FOR_ROOM: &str = "waiting for disk space before changes of a home are applied";
+/// Interval of attempts to record what is to be sent.
+const RECORD_INTERVAL: Duration = Duration::from_millis(250);
+const RECORDING_SENT: &str = "recording what is about to be sent: it is not sent before";
 
 /// One group of this node, with the state that its replication tasks share.
 pub(crate) struct GroupContext {
@@ -50,6 +54,8 @@ pub(crate) struct GroupContext {
     pub(crate) machine: Arc<ShardMachine>,
     pub(crate) directory_view: SharedDirectoryView,
     pub(crate) counters: Arc<TrafficCounters>,
+    /// Durable ledger of what this node sends, for residency evidence.
+    pub(crate) sent: Arc<SentLog>,
     pub(crate) acknowledgements: Arc<Acknowledgements>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) alarms: PeerAlarms,
@@ -95,6 +101,25 @@ impl GroupContext {
         }
         if has_waited {
             self.succeeded(WAITING_FOR_ROOM);
+        }
+    }
+
+    /// Records durably what is about to be sent to another group. Nothing is sent before.
+    pub(crate) async fn record_sent(&self, to: GroupId, parts: &[SentPart]) {
+        if parts.is_empty() {
+            return;
+        }
+        let region = self.directory_view.read(|view| Some(view.region_of(to)?.name.clone()));
+        // Nothing is admitted to a group whose region is not known.
+        let Some(region) = region else { return };
+        let mut has_failed = false;
+        while let Err(error) = self.sent.record(&region, parts, (self.wall)()).await {
+            has_failed = true;
+            self.record_retry(RECORDING_SENT, &error);
+            sleep(RECORD_INTERVAL).await;
+        }
+        if has_failed {
+            self.succeeded(RECORDING_SENT);
         }
     }
 
@@ -175,12 +200,23 @@ pub(crate) fn fed_epoch(record: &TenantRecord, follower: GroupId) -> Option<Epoc
     }
 }
 
-/// Tells whether a tenant that `home` owns may be sent to another group, according to this directory view.
-pub(crate) fn may_follow(view: &DirectoryView, tenant: TenantNumber, home: GroupId, follower: GroupId) -> bool {
-    let (Some(tenant), Some(region)) = (view.tenant(tenant), view.region_of(follower)) else {
-        return false;
-    };
-    tenant.home == home && tenant.has(follower) && tenant.admits(&region.jurisdiction)
+/// Returns the version of the record of a tenant that `home` owns, if that admits another group, according to this
+/// directory view.
+pub(crate) fn admitting_policy(
+    view: &DirectoryView,
+    tenant: TenantNumber,
+    home: GroupId,
+    follower: GroupId,
+) -> Option<DirectoryVersion> {
+    let (tenant, region) = (view.tenant(tenant)?, view.region_of(follower)?);
+    let is_admitted = tenant.home == home && tenant.has(follower) && tenant.admits(&region.jurisdiction);
+    is_admitted.then_some(tenant.version)
+}
+
+/// Returns the version of a tenant's record in this directory view.
+pub(crate) fn policy_of(view: &DirectoryView, tenant: TenantNumber) -> DirectoryVersion {
+    view.tenant(tenant)
+        .map_or(DirectoryVersion::ZERO, |tenant| tenant.version)
 }
 
 /// Tells whether another group is in another region than `group`, according to this directory view.

@@ -8,7 +8,7 @@ use stead_types::{Epoch, GroupId, Sequence, TenantNumber};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    group_context::{GroupContext, may_follow},
+    group_context::{GroupContext, admitting_policy},
     outgoing_seeds::TenantUsage,
 };
 
@@ -39,10 +39,9 @@ async fn observe(
     epoch: Epoch,
     mut reached: Sequence,
 ) -> Result<(), Unreadable> {
-    let version = context.directory_view.read(|view| {
-        let may_follow = may_follow(view, tenant, context.id(), follower);
-        view.tenant(tenant).filter(|_| may_follow).map(|tenant| tenant.version)
-    });
+    let version = context
+        .directory_view
+        .read(|view| admitting_policy(view, tenant, context.id(), follower));
     let Some(version) = version else {
         context.seeds.remove(tenant, follower);
         return Ok(());

@@ -117,7 +117,7 @@ impl FeedService for FeedHandler {
         let invalid = |invalid: wire::InvalidMessage| Status::invalid_argument(invalid.to_string());
         let pull = PullSource::new(context, &request).map_err(invalid)?;
         let messages = futures::stream::unfold(pull, |mut pull| async {
-            let message = pull.next()?;
+            let message = pull.next().await?;
             Some((message, pull))
         });
         Ok(Response::new(Box::pin(messages)))

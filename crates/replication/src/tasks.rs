@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 use futures::future::BoxFuture;
 use stead_api::{net::Connect, peer_codec::PeerAlarms};
 use stead_raft::{Leadership, TypedGroup};
-use stead_store::shard::ShardMachine;
+use stead_store::{sent_log::SentLog, shard::ShardMachine};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +58,8 @@ pub struct Dependencies {
     pub wall: WallClock,
     /// Room on the disks of a group's voters.
     pub room: RoomCheck,
+    /// Durable ledger of what the node sends, for residency evidence.
+    pub sent: Arc<SentLog>,
 }
 
 /// Replication of a node: its feed service, and the tasks of each of its groups.
@@ -94,6 +96,11 @@ impl Replication {
         &self.counters
     }
 
+    /// Returns the ledger of what the node sends.
+    pub fn sent(&self) -> &Arc<SentLog> {
+        &self.dependencies.sent
+    }
+
     /// Adds a group; its tasks start with [`GroupTasks::run`].
     pub fn group(&self, group: TypedGroup<ShardMachine>, machine: Arc<ShardMachine>) -> GroupTasks {
         let directory_view = self.dependencies.directory_view.clone();
@@ -113,6 +120,7 @@ impl Replication {
             machine,
             directory_view,
             counters: self.counters.clone(),
+            sent: self.dependencies.sent.clone(),
             acknowledgements,
             freshness,
             alarms: self.dependencies.alarms.clone(),

@@ -42,6 +42,7 @@ pub mod resources;
 mod response;
 mod router;
 mod seed_metrics;
+mod sent_reports;
 mod services;
 mod storage;
 mod storage_threads;

@@ -29,7 +29,7 @@ use crate::{
     lease_tasks::{lease_left, spawn_renewal},
     lease_transfer, listener,
     metrics::Metrics,
-    raft_config,
+    raft_config, sent_reports,
     services::{
         self, DataServices,
         admin::{readiness_check, region_loss_check},
@@ -88,6 +88,9 @@ pub enum Error {
     /// A file of the configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The ledger of what the node has sent cannot be used.
+    #[error("the ledger of what was sent cannot be opened: without it there would be no residency evidence")]
+    SentLog(#[source] io::Error),
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
@@ -332,6 +335,7 @@ impl NodeParts {
             epochs_seen: epochs_seen.clone(),
             wall: environment.clocks.wall.clone(),
             room: disk_room.as_check(),
+            sent: sent_reports::open_log(store, &config, environment).map_err(Error::SentLog)?,
         });
         let (hosted, feed) = host_groups(&replication, groups);
         let (engine, log) = (store.engine.clone(), store.log.clone());
@@ -372,6 +376,7 @@ impl NodeParts {
             config,
         });
         spawn_tasks(&host, initial_cluster(&host.config), view_rows, supervisor);
+        sent_reports::spawn(&host, replication.sent().clone(), supervisor);
         let data_services = DataServices::new(&host, environment.connect.clone(), &supervisor.spawner());
         Ok(Self {
             host,

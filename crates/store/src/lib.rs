@@ -15,6 +15,7 @@ pub mod machine;
 mod open;
 mod power;
 pub mod room;
+pub mod sent_log;
 pub mod shard;
 #[cfg(test)]
 mod small_disk;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use stead_api::proto::internal::v1::{FeedBatch, FeedPart};
-use stead_types::{FeedOffset, TenantNumber};
+use stead_state::sent_ledger::SentPart;
+use stead_types::{DirectoryVersion, FeedOffset, TenantNumber};
 
 use super::limits::BATCH_BYTES_MAX;
 use crate::{
@@ -17,11 +18,24 @@ use crate::{
 pub(crate) struct BatchBuilder {
     parts: Vec<FeedPart>,
     raw: Vec<u8>,
+    sent: Vec<SentPart>,
 }
 
 impl BatchBuilder {
-    /// Adds the records of a tenant for the follower's log, sent for an attach attempt.
-    pub(crate) fn add(&mut self, tenant: TenantNumber, attempt: AttachAttempt, records: &Bytes) {
+    /// Adds the records of a tenant for the follower's log, sent for an attach attempt, as the version of the tenant's
+    /// record admits.
+    pub(crate) fn add(
+        &mut self,
+        tenant: TenantNumber,
+        attempt: AttachAttempt,
+        policy: DirectoryVersion,
+        records: &Bytes,
+    ) {
+        self.sent.push(SentPart {
+            tenant,
+            policy,
+            bytes: records.len() as u64,
+        });
         self.parts.push(FeedPart {
             tenant: tenant.get(),
             len: u32::try_from(records.len()).expect("records are bounded far below 4 GiB"),
@@ -49,6 +63,11 @@ impl BatchBuilder {
     /// Returns its bytes before compression.
     pub(crate) fn len(&self) -> usize {
         self.raw.len()
+    }
+
+    /// Takes what it sends of each tenant.
+    pub(crate) fn take_sent(&mut self) -> Vec<SentPart> {
+        std::mem::take(&mut self.sent)
     }
 
     /// Returns the message of the batch.

@@ -10,7 +10,7 @@
 //!    or its baton is queued: freshness that is measured at this group says nothing about the tenant any more.
 
 use stead_api::proto::internal::v1::{FeedBaton, feed_refused::Reason};
-use stead_state::{rows::Unreadable, shard::ownership};
+use stead_state::{rows::Unreadable, sent_ledger::SentPart, shard::ownership};
 use stead_store::shard::ReadView;
 use stead_types::{Sequence, TenantNumber};
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::{
     sessions::ChangeRange,
     stream::FeedSource,
 };
-use crate::{attach_attempt::AttachAttempt, wire::MessageToFollower};
+use crate::{attach_attempt::AttachAttempt, group_context::policy_of, wire::MessageToFollower};
 
 /// Output of handing tenants over in one step.
 #[derive(Default)]
@@ -108,16 +108,17 @@ impl FeedSource {
             after: sent,
             through: Sequence::MAX,
         };
-        let TenantChanges { records, next, .. } =
-            match self.read_changes(held, tenant, range, PIECE_BYTES_MAX.saturating_sub(batch.len())) {
-                Ok(part) => part,
-                Err(PartError::Refused(reason)) => {
-                    self.refuse(tenant, reason);
-                    return Ok(false);
-                }
-                Err(PartError::Unreadable(unreadable)) => return Err(unreadable),
-            };
-        batch.add(tenant, attempt, &records.encode());
+        let TenantChanges {
+            records, next, policy, ..
+        } = match self.read_changes(held, tenant, range, PIECE_BYTES_MAX.saturating_sub(batch.len())) {
+            Ok(part) => part,
+            Err(PartError::Refused(reason)) => {
+                self.refuse(tenant, reason);
+                return Ok(false);
+            }
+            Err(PartError::Unreadable(unreadable)) => return Err(unreadable),
+        };
+        batch.add(tenant, attempt, policy, &records.encode());
         self.sessions.record_sent(tenant, next, false);
         Ok(next >= last)
     }
@@ -131,6 +132,12 @@ impl FeedSource {
         for baton in output.batons {
             let (group, follower, tenant) = (self.context.id(), self.follower, baton.tenant);
             tracing::info!(%group, %follower, tenant, epoch = baton.epoch, "baton sent: the tenant is handed over");
+            let tenant = TenantNumber::new(tenant);
+            self.unrecorded.push(SentPart {
+                tenant,
+                policy: self.context.directory_view.read(|view| policy_of(view, tenant)),
+                bytes: baton.baton.len() as u64,
+            });
             self.out.push_back(MessageToFollower::Baton(baton));
         }
         is_any

@@ -14,7 +14,7 @@ use stead_state::{
 };
 use stead_store::shard::ReadView;
 use stead_types::{
-    Durability, FeedOffset, Revision, Sequence, TenantNumber,
+    DirectoryVersion, Durability, FeedOffset, Revision, Sequence, TenantNumber,
     planted::{self, Bug},
 };
 
@@ -26,7 +26,7 @@ use super::{
     stream::FeedSource,
 };
 use crate::{
-    group_context::{fed_epoch, may_follow},
+    group_context::{admitting_policy, fed_epoch, policy_of},
     wire::MessageToFollower,
 };
 
@@ -51,6 +51,8 @@ impl From<ReadError> for PartError {
 pub(super) struct TenantChanges {
     pub(super) records: FeedRecords,
     pub(super) next: Revision,
+    /// Version of the tenant's record that admits the follower.
+    pub(super) policy: DirectoryVersion,
     /// Digests and lineage, if the changes end with the tenant's last one.
     end: Option<(Digests, bytes::Bytes)>,
 }
@@ -149,7 +151,7 @@ impl FeedSource {
             match self.read_changes(held, tenant, range, PIECE_BYTES_MAX - batch.len()) {
                 Ok(part) => {
                     let after = part.next;
-                    batch.add(tenant, range.attempt, &part.records.encode());
+                    batch.add(tenant, range.attempt, part.policy, &part.records.encode());
                     if after.sequence() < range.through {
                         pending.ranges.push_front((tenant, ChangeRange { after, ..range }));
                     }
@@ -228,7 +230,7 @@ impl FeedSource {
                 self.sessions.record_sent(tenant, part.next, part.end.is_none());
                 if !part.records.changes.is_empty() {
                     let before = batch.len();
-                    batch.add(tenant, attempt, &part.records.encode());
+                    batch.add(tenant, attempt, part.policy, &part.records.encode());
                     if is_seeding {
                         context.seeds.record_sent(tenant, self.follower, part.next);
                         self.pace_catch_up(batch.len() - before);
@@ -265,12 +267,13 @@ impl FeedSource {
         len_max: usize,
     ) -> Result<TenantChanges, PartError> {
         let home = self.context.id();
-        let (may_follow, is_remote) = self.context.directory_view.read(|view| {
+        let (admitting, policy, is_remote) = self.context.directory_view.read(|view| {
             let durability = view.tenant(tenant).map(|tenant| tenant.durability);
             let is_remote = durability == Some(Durability::Remote);
-            (may_follow(view, tenant, home, self.follower), is_remote)
+            let admitting = admitting_policy(view, tenant, home, self.follower);
+            (admitting, policy_of(view, tenant), is_remote)
         });
-        if !may_follow && !planted::is(Bug::FeedToAnybody) {
+        if admitting.is_none() && !planted::is(Bug::FeedToAnybody) {
             return Err(PartError::Refused(Reason::NotAdmitted));
         }
         let is_fed =
@@ -293,7 +296,12 @@ impl FeedSource {
             digests: end.as_ref().map(|(digests, _)| *digests),
             retention_floor: state.retention_floor,
         };
-        Ok(TenantChanges { records, next, end })
+        Ok(TenantChanges {
+            records,
+            next,
+            policy,
+            end,
+        })
     }
 
     /// Sends an empty batch, so that the follower's offset keeps up.
@@ -301,7 +309,8 @@ impl FeedSource {
         self.send(BatchBuilder::default(), offset);
     }
 
-    pub(super) fn send(&mut self, batch: BatchBuilder, offset: FeedOffset) {
+    pub(super) fn send(&mut self, mut batch: BatchBuilder, offset: FeedOffset) {
+        self.unrecorded.append(&mut batch.take_sent());
         let number = self.record_batch(batch.len());
         let message = batch.finish(offset, number, &mut self.compressor);
         count(&message, self.region_pair.as_ref(), &self.context.counters);

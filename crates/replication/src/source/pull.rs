@@ -11,6 +11,7 @@ use stead_api::proto::internal::v1::{
 use stead_state::{
     codec::Writer,
     directory::{DirectoryView, MemberState},
+    sent_ledger::SentPart,
     shard::{
         Shard,
         command::FeedRecords,
@@ -23,7 +24,7 @@ use tonic::Status;
 
 use super::limits::BATCH_BYTES_MAX;
 use crate::{
-    group_context::GroupContext,
+    group_context::{GroupContext, policy_of},
     payload::PayloadCompressor,
     traffic::RegionPair,
     wire::{self, InvalidMessage},
@@ -75,13 +76,19 @@ impl PullSource {
     }
 
     /// Returns the next message, or `None` after the last one.
-    pub(crate) fn next(&mut self) -> Option<Result<PullResponse, Status>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<PullResponse, Status>> {
         if self.has_ended {
             return None;
         }
         let message = match self.step() {
             Ok(PullStep::Page(page)) => {
                 self.after = page.last;
+                let part = SentPart {
+                    tenant: self.tenant,
+                    policy: self.context.directory_view.read(|view| policy_of(view, self.tenant)),
+                    bytes: page.records.len() as u64,
+                };
+                self.context.record_sent(self.to, &[part]).await;
                 return Some(Ok(response(Message::Page(self.compress(page)))));
             }
             Ok(PullStep::End(last)) => Ok(response(Message::End(PullEnd { last: last.to_u64() }))),

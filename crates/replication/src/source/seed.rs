@@ -9,6 +9,7 @@ use stead_raft::{COMMAND_BYTES, PROPOSAL_LEN_MAX};
 use stead_state::{
     codec::Writer,
     rows::change::{Change, EFFECTS_MAX, HEAD_LEN_MAX},
+    sent_ledger::SentPart,
     shard::{
         command::{Chunk, ChunkContent},
         read::{ReadError, TenantReader},
@@ -16,7 +17,7 @@ use stead_state::{
     },
 };
 use stead_types::{
-    Epoch, GroupId, Revision, Sequence, TenantNumber,
+    DirectoryVersion, Epoch, GroupId, Revision, Sequence, TenantNumber,
     limits::CHANGE_LEN_MAX,
     planted::{self, Bug},
 };
@@ -24,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::{
-    group_context::{GroupContext, may_follow},
+    group_context::{GroupContext, admitting_policy, policy_of},
     outgoing_seeds::{SeedStart, TenantUsage},
     payload::{PayloadCompressor, RAW_LEN_MAX},
     traffic::RegionPair,
@@ -47,6 +48,8 @@ pub(crate) struct SeedSource {
     follower: GroupId,
     region_pair: Option<RegionPair>,
     tenant: TenantNumber,
+    /// Version of the tenant's record that admits the next step.
+    policy: DirectoryVersion,
     epoch: Epoch,
     /// The follower's number of the seed.
     number: SeedNumber,
@@ -85,6 +88,7 @@ impl SeedSource {
             region_pair: context.region_pair_to(follower),
             follower,
             tenant: TenantNumber::new(request.tenant),
+            policy: DirectoryVersion::ZERO,
             epoch: wire::epoch(request.epoch)?,
             number: SeedNumber(request.number),
             first: (request.first != 0).then_some(Revision::from_u64(request.first)),
@@ -111,7 +115,15 @@ impl SeedSource {
         }
         match self.next_step() {
             Ok(SeedStep::Begun(begun)) => Some(Ok(response(Message::Begun(begun)))),
-            Ok(SeedStep::Chunk(command)) => Some(Ok(self.send(command))),
+            Ok(SeedStep::Chunk(command)) => {
+                let part = SentPart {
+                    tenant: self.tenant,
+                    policy: self.policy,
+                    bytes: command.len() as u64,
+                };
+                self.context.record_sent(self.follower, &[part]).await;
+                Some(Ok(self.send(command)))
+            }
             Err(SeedEnd::End) => None,
             Err(SeedEnd::Refused(reason)) => {
                 self.has_ended = true;
@@ -145,10 +157,12 @@ impl SeedSource {
     /// Returns the next step, if the tenant may be sent to the follower.
     fn next_step(&mut self) -> Result<SeedStep, SeedEnd> {
         let context = self.context.clone();
-        let may_follow = context
-            .directory_view
-            .read(|view| may_follow(view, self.tenant, context.id(), self.follower));
-        if !may_follow && !planted::is(Bug::SeedToAnybody) {
+        let (admitting, policy) = context.directory_view.read(|view| {
+            let admitting = admitting_policy(view, self.tenant, context.id(), self.follower);
+            (admitting, policy_of(view, self.tenant))
+        });
+        self.policy = policy;
+        if admitting.is_none() && !planted::is(Bug::SeedToAnybody) {
             return Err(SeedEnd::Refused(Reason::NotAdmitted));
         }
         let read = context.machine.read(|held| {

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, pin::Pin, sync::Arc};
 use futures::{Future, FutureExt, StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use stead_api::proto::internal::v1::{FeedAck, FeedAttach, FeedPing, FeedPong, FeedRefused, feed_refused::Reason};
 use stead_raft::{Leadership, ReadIndexError};
+use stead_state::sent_ledger::SentPart;
 use stead_types::{
     FeedOffset, GroupId, TenantNumber,
     planted::{self, Bug},
@@ -53,6 +54,8 @@ pub(crate) struct FeedSource {
     pub(super) offset: FeedOffset,
     /// Messages that are ready to be sent.
     pub(super) out: VecDeque<MessageToFollower>,
+    /// Data in ready messages that is not recorded yet: none of them is sent before it is.
+    pub(super) unrecorded: Vec<SentPart>,
     pub(super) compressor: PayloadCompressor,
     pub(super) applied: watch::Receiver<u64>,
     /// Batons that were sent.
@@ -117,6 +120,7 @@ impl FeedSource {
             pending: None,
             offset: FeedOffset::ZERO,
             out: VecDeque::new(),
+            unrecorded: Vec::new(),
             compressor: PayloadCompressor::new(),
             applied: context.group.applied(),
             batons: SentBatons::default(),
@@ -153,6 +157,10 @@ impl FeedSource {
     /// Returns the next message, or `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<SubscribeResponse, Status>> {
         loop {
+            if !self.unrecorded.is_empty() {
+                self.context.record_sent(self.follower, &self.unrecorded).await;
+                self.unrecorded.clear();
+            }
             if let Some(message) = self.out.pop_front() {
                 return Some(Ok(wire::to_follower(message)));
             }

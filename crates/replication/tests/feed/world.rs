@@ -23,6 +23,7 @@ use stead_state::shard::{ApplyResult, apply_result::WriteResult};
 use stead_store::background::Background;
 use stead_store::engine::memory as rows;
 use stead_store::log::memory as log;
+use stead_store::sent_log::SentLog;
 use stead_store::shard::ShardMachine;
 use stead_testing::MemoryNetwork;
 use stead_types::{
@@ -477,6 +478,7 @@ impl Node {
             epochs_seen: epochs_seen.clone(),
             wall,
             room: setup.room,
+            sent: Arc::new(SentLog::in_memory(NodeId::new(id), 1)),
         });
         let incoming = UnboundedReceiverStream::new(net.listen(id)).map(Ok::<_, std::io::Error>);
         let server = tonic::transport::Server::builder().add_service(node.service());

@@ -45,6 +45,7 @@ const LOCK: &str = "LOCK";
 const IDENTITY: &str = "stead.json";
 const LOG: &str = "log";
 const ROWS: &str = "rows";
+const SENT: &str = "sent";
 const CLEAN: &str = "CLEAN";
 const REBUILDING: &str = "REBUILDING";
 const REBUILDING_NEXT: &str = "REBUILDING.new";
@@ -357,6 +358,11 @@ impl DataDir {
     /// Returns the path of the Raft log, which must be created before the rows.
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
+    }
+
+    /// Returns the path of the ledger of what the node has sent of tenants.
+    pub fn sent(&self) -> PathBuf {
+        self.path.join(SENT)
     }
 
     /// Returns the path of the rows.
