@@ -74,9 +74,9 @@ pub use admin::{
     Place, PlannedPromotion, Promoted, PromotedState, PromotedTenant, PromotedTimes, PromotionHome, PromotionPhase,
     PromotionPlan, PromotionProgress, PromotionReport, PromotionRequest, PromotionSelection, RegionInfo,
     RegionReadiness, RegionStatus, RehearsedTenant, ReplayOptions, ReplayOutcome, ReplayPage, ReplayedChange, Replica,
-    RoleBinding, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantCopy, TenantDeletion, TenantInfo,
-    TenantLoad, TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification, TopologyProgress,
-    TopologyRequest, VerifiedCopy,
+    ResidencyEvent, ResidencyRecord, RoleBinding, SeedPhase, SeedProgress, Step, StepName, TenantChange, TenantCopy,
+    TenantDeletion, TenantInfo, TenantLoad, TenantLoads, TenantMove, TenantSelection, TenantState, TenantVerification,
+    TopologyProgress, TopologyRequest, VerifiedCopy,
 };
 pub use client::Client;
 pub use cluster_map::{Endpoint, Region};

@@ -78,6 +78,148 @@ impl ::prost::Name for ListAuditRecordsResponse {
         "/stead.admin.v1.ListAuditRecordsResponse".into()
     }
 }
+/// Record of data of a tenant that was sent to a region, or of its erasure there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResidencyRecord {
+    /// Name of the tenant.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Its number; a later tenant of the same name has another one.
+    #[prost(uint64, tag = "2")]
+    pub tenant_number: u64,
+    /// Name of the region.
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    /// Jurisdiction of the region; empty if the region was removed.
+    #[prost(string, tag = "4")]
+    pub jurisdiction: ::prost::alloc::string::String,
+    /// What happened.
+    #[prost(oneof = "residency_record::Event", tags = "5, 6")]
+    pub event: ::core::option::Option<residency_record::Event>,
+}
+/// Nested message and enum types in `ResidencyRecord`.
+pub mod residency_record {
+    /// Data that was sent: by the feed, seeds, pulls of promotions, and batons of moves.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Sent {
+        /// First version of the tenant's record under which it was sent.
+        #[prost(message, optional, tag = "1")]
+        pub policy_first: ::core::option::Option<
+            super::super::super::v1::DirectoryVersion,
+        >,
+        /// Last such version; another one only where old records were merged.
+        #[prost(message, optional, tag = "2")]
+        pub policy_last: ::core::option::Option<
+            super::super::super::v1::DirectoryVersion,
+        >,
+        /// Time of the first byte, by the clock of the node that sent it.
+        #[prost(message, optional, tag = "3")]
+        pub first_time: ::core::option::Option<::prost_types::Timestamp>,
+        /// Time of the last byte.
+        #[prost(message, optional, tag = "4")]
+        pub last_time: ::core::option::Option<::prost_types::Timestamp>,
+        /// Bytes before compression, those sent again included: no less than were sent; after a crash of a node up to 64 KiB more
+        /// of each tenant that it was sending, or an eighth of what it had sent of it, if that is more.
+        #[prost(uint64, tag = "5")]
+        pub bytes: u64,
+    }
+    impl ::prost::Name for Sent {
+        const NAME: &'static str = "Sent";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.ResidencyRecord.Sent".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.ResidencyRecord.Sent".into()
+        }
+    }
+    /// Erasure: the group holds nothing of the tenant any more.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Erased {
+        /// The group.
+        #[prost(uint32, tag = "1")]
+        pub group: u32,
+        /// Directory version of its report.
+        #[prost(message, optional, tag = "2")]
+        pub version: ::core::option::Option<super::super::super::v1::DirectoryVersion>,
+        /// Time of its report, by the directory's logged time.
+        #[prost(message, optional, tag = "3")]
+        pub time: ::core::option::Option<::prost_types::Timestamp>,
+    }
+    impl ::prost::Name for Erased {
+        const NAME: &'static str = "Erased";
+        const PACKAGE: &'static str = "stead.admin.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "stead.admin.v1.ResidencyRecord.Erased".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/stead.admin.v1.ResidencyRecord.Erased".into()
+        }
+    }
+    /// What happened.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        /// Data was sent to the region.
+        #[prost(message, tag = "5")]
+        Sent(Sent),
+        /// A group of the region has erased the tenant.
+        #[prost(message, tag = "6")]
+        Erased(Erased),
+    }
+}
+impl ::prost::Name for ResidencyRecord {
+    const NAME: &'static str = "ResidencyRecord";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ResidencyRecord".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ResidencyRecord".into()
+    }
+}
+/// Request of ListResidencyRecords.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListResidencyRecordsRequest {
+    /// Most tenants of the page, up to 1000; 0: 100.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// Token from the previous page's response; empty: the first page. The tenant must be the same.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only tenants of this name, erased ones included; empty: all.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListResidencyRecordsRequest {
+    const NAME: &'static str = "ListResidencyRecordsRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListResidencyRecordsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListResidencyRecordsRequest".into()
+    }
+}
+/// Response of ListResidencyRecords.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListResidencyRecordsResponse {
+    /// Records of the page.
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<ResidencyRecord>,
+    /// Token of the next page; empty: this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListResidencyRecordsResponse {
+    const NAME: &'static str = "ListResidencyRecordsResponse";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.ListResidencyRecordsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.ListResidencyRecordsResponse".into()
+    }
+}
 /// Generated client implementations.
 pub mod audit_service_client {
     #![allow(
@@ -199,6 +341,37 @@ pub mod audit_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Lists residency evidence: what was sent of each tenant to which region, and where it was erased. Tenants come in the
+        /// order of their creation, records of one in that of time. Answered as ListAuditRecords is.
+        pub async fn list_residency_records(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListResidencyRecordsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListResidencyRecordsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.AuditService/ListResidencyRecords",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "stead.admin.v1.AuditService",
+                        "ListResidencyRecords",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -221,6 +394,15 @@ pub mod audit_service_server {
             request: tonic::Request<super::ListAuditRecordsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListAuditRecordsResponse>,
+            tonic::Status,
+        >;
+        /// Lists residency evidence: what was sent of each tenant to which region, and where it was erased. Tenants come in the
+        /// order of their creation, records of one in that of time. Answered as ListAuditRecords is.
+        async fn list_residency_records(
+            &self,
+            request: tonic::Request<super::ListResidencyRecordsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListResidencyRecordsResponse>,
             tonic::Status,
         >;
     }
@@ -333,6 +515,52 @@ pub mod audit_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAuditRecordsSvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.AuditService/ListResidencyRecords" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListResidencyRecordsSvc<T: AuditService>(pub Arc<T>);
+                    impl<
+                        T: AuditService,
+                    > tonic::server::UnaryService<super::ListResidencyRecordsRequest>
+                    for ListResidencyRecordsSvc<T> {
+                        type Response = super::ListResidencyRecordsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListResidencyRecordsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AuditService>::list_residency_records(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListResidencyRecordsSvc(inner);
                         let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -18,6 +18,7 @@ mod readiness;
 mod region;
 mod region_loss;
 mod rehearsal;
+mod residency;
 mod role;
 mod seed;
 mod tenant;
@@ -49,6 +50,7 @@ pub use readiness::RegionReadiness;
 pub use region::{FollowerLag, RegionInfo, RegionStatus};
 pub use region_loss::{AutomaticPromotion, OnRegionLoss};
 pub use rehearsal::RehearsedTenant;
+pub use residency::{ResidencyEvent, ResidencyRecord};
 pub use role::{CallerInfo, RoleBinding};
 pub use seed::{SeedPhase, SeedProgress};
 pub use tenant::{

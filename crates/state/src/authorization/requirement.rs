@@ -53,6 +53,10 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
         Requirement::Credential,
     ),
     ("stead.admin.v1.AuditService/ListAuditRecords", Requirement::Audit),
+    (
+        "stead.admin.v1.AuditService/ListResidencyRecords",
+        Requirement::InspectTenant,
+    ),
     ("stead.admin.v1.BulkMoveService/DrainRegion", Requirement::OperateRegion),
     (
         "stead.admin.v1.BulkMoveService/FailbackRegion",

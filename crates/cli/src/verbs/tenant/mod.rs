@@ -10,6 +10,7 @@ mod move_home;
 mod move_many;
 mod on_region_loss;
 mod promote;
+pub(super) mod residency;
 mod top;
 mod update;
 mod verify;
@@ -42,6 +43,8 @@ pub(crate) enum Verb {
     Isolate(isolate::Isolate),
     /// Show the tenants that load the nodes most, with their hottest keys
     Top(top::Top),
+    /// Show what was sent of a tenant to which region, when and under which version of its record, and where it was erased
+    Residency(residency::Residency),
     /// Show where a tenant is: its home, its replicas, a move in flight
     Where(where_is::Where),
     /// Compare the copies of a tenant, on all nodes, with the one of its home
@@ -61,6 +64,7 @@ impl Verb {
             Self::OnRegionLoss(verb) => verb.run(target).await,
             Self::Isolate(verb) => verb.run(target).await,
             Self::Top(verb) => verb.run(target).await,
+            Self::Residency(verb) => verb.run(target).await,
             Self::Where(verb) => verb.run(target).await,
             Self::Verify(verb) => verb.run(target).await,
         }

@@ -1,25 +1,26 @@
-//! `AuditService`: the audit log, which nodes that vote in the directory keep; the others ask them.
+//! `AuditService`: the audit log and residency evidence, which nodes that vote in the directory keep; the others ask them.
 
 use std::sync::Arc;
 
 use stead_api::{
     convert,
     proto::admin::v1::{
-        self, ListAuditRecordsRequest, ListAuditRecordsResponse, audit_service_client::AuditServiceClient,
-        audit_service_server,
+        self, ListAuditRecordsRequest, ListAuditRecordsResponse, ListResidencyRecordsRequest,
+        ListResidencyRecordsResponse, audit_service_client::AuditServiceClient, audit_service_server,
     },
     status,
 };
 use stead_state::directory::AuditRecord;
 use stead_types::{Error, ErrorKind, GroupId};
 use tokio::time::timeout;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, to_status};
+use super::{PAGE_DEFAULT, PAGE_MAX, authorize, residency, to_status};
 use crate::{
-    admin_peers::{RESPONSE_WAIT_MAX, is_peer_request, peer_request},
+    admin_peers::{RESPONSE_WAIT_MAX, is_peer_request, name_caller, peer_request},
     directory::LocalVoter,
     host::{Host, storage_unavailable},
+    services::call_metadata::access,
 };
 
 /// The service.
@@ -32,14 +33,20 @@ impl AuditService {
         Self(host)
     }
 
-    /// Asks the directory's voters for records, one after the other.
-    async fn ask_voters(&self, request: &ListAuditRecordsRequest) -> Result<ListAuditRecordsResponse, Error> {
+    /// Asks the directory's voters, one after the other; each decides again what the caller may see.
+    async fn ask_voters<T: Clone, U>(
+        &self,
+        request: &Request<T>,
+        ask: impl AsyncFn(AuditServiceClient<Channel>, Request<T>) -> Result<Response<U>, Status>,
+    ) -> Result<U, Error> {
+        let access = access(request)?;
         for address in self.0.admin_addresses(GroupId::DIRECTORY) {
             let Some(channel) = self.0.admin_peers.channel(&address) else {
                 continue;
             };
-            let mut voter = AuditServiceClient::new(channel);
-            let asked = voter.list_audit_records(peer_request(request.clone()));
+            let mut asking = peer_request(request.get_ref().clone());
+            name_caller(&mut asking, &access);
+            let asked = ask(AuditServiceClient::new(channel), asking);
             match timeout(RESPONSE_WAIT_MAX, asked).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => {
@@ -51,7 +58,7 @@ impl AuditService {
                 Err(_late) => {}
             }
         }
-        let message = "no voter of the directory, which keeps the audit log, answers: try again";
+        let message = "no voter of the directory, which keeps the audit log and residency evidence, answers: try again";
         Err(Error::new(ErrorKind::Unavailable, message))
     }
 
@@ -108,7 +115,32 @@ impl audit_service_server::AuditService for AuditService {
                 let message = "this node does not vote in the directory, which keeps the audit log";
                 Err(Error::new(ErrorKind::Unavailable, message))
             }
-            None => self.ask_voters(request.get_ref()).await,
+            None => {
+                let ask =
+                    async |mut voter: AuditServiceClient<Channel>, request| voter.list_audit_records(request).await;
+                self.ask_voters(&request, ask).await
+            }
+        };
+        listed.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn list_residency_records(
+        &self,
+        request: Request<ListResidencyRecordsRequest>,
+    ) -> Result<Response<ListResidencyRecordsResponse>, Status> {
+        let tenant = &request.get_ref().tenant;
+        authorize::inspect_tenant_or_all(&request, tenant).map_err(|error| to_status(&error))?;
+        let listed = match self.0.directory.local_voter() {
+            Some(local_voter) => residency::list(local_voter, request.get_ref()),
+            None if is_peer_request(&request) => {
+                let message = "this node does not vote in the directory, which keeps residency evidence";
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            None => {
+                let ask =
+                    async |mut voter: AuditServiceClient<Channel>, request| voter.list_residency_records(request).await;
+                self.ask_voters(&request, ask).await
+            }
         };
         listed.map(Response::new).map_err(|error| to_status(&error))
     }

@@ -29,6 +29,7 @@ pub(crate) mod region;
 pub(crate) mod region_loss_check;
 mod region_loss_message;
 mod region_seeds;
+mod residency;
 pub(crate) mod role;
 mod target_check;
 pub(crate) mod tenant;

@@ -28,6 +28,7 @@ mod pause_resume;
 mod promote;
 mod queue_head;
 mod reads;
+mod residency_evidence;
 mod restart_all;
 mod roles;
 mod rotate;
@@ -172,6 +173,8 @@ pub(super) enum Step {
     Roles,
     /// Changes and refusals are in the audit log, with who and why
     Audit,
+    /// What was sent of a tenant to which region, under which policy, and where it was erased, beside what was really sent
+    ResidencyEvidence,
     /// A leader killed 20 times under load
     LeaderKill,
     /// All nine nodes killed at once
@@ -295,6 +298,7 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::RemoteDurability => promote::remote(world).await,
         Step::Roles => roles::run(world).await,
         Step::Audit => roles::audit(world).await,
+        Step::ResidencyEvidence => residency_evidence::run(world).await,
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,
