@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -17,8 +18,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::resources::Resources;
 
+/// Inbound connection.
+pub struct Inbound {
+    /// Its bytes.
+    pub io: Pin<Box<dyn Io>>,
+    /// Address of the other end; `None` where that says nothing.
+    pub from: Option<IpAddr>,
+}
+
 /// Stream of inbound connections.
-pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Pin<Box<dyn Io>>>> + Send>>;
+pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Inbound>> + Send>>;
 
 /// Function that binds an address, `host:port`.
 pub type Bind = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Incoming>> + Send + Sync>;
@@ -108,9 +117,12 @@ impl Environment {
 async fn bind(address: String) -> io::Result<Incoming> {
     let listener = TcpListener::bind(address).await?;
     let incoming = futures::stream::unfold(listener, |listener| async move {
-        let accepted = listener.accept().await.and_then(|(stream, _)| {
+        let accepted = listener.accept().await.and_then(|(stream, from)| {
             stream.set_nodelay(true)?;
-            Ok(Box::pin(stream) as Pin<Box<dyn Io>>)
+            Ok(Inbound {
+                io: Box::pin(stream),
+                from: Some(from.ip()),
+            })
         });
         Some((accepted, listener))
     });

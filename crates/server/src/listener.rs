@@ -8,7 +8,7 @@
 //! 1. A connection beyond the limit, or one that does not begin to speak HTTP, is closed: it holds no descriptor.
 //! 2. A request that panics ends alone: its stream is closed, over HTTP/1 its connection.
 
-use std::{convert::Infallible, io, pin::Pin, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use axum::Router;
 use futures::StreamExt;
@@ -21,7 +21,6 @@ use hyper_util::{
     },
     service::TowerToHyperService,
 };
-use stead_api::net::Io;
 use stead_store::health::CatchPanic;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +29,8 @@ use tracing::{debug, error, warn};
 
 use crate::{
     answers::ConnectionAnswers,
-    environment, preface,
+    environment::{self, Inbound},
+    preface,
     tls::{ConnectionEntry, Refusal},
 };
 
@@ -90,8 +90,8 @@ pub async fn serve(listener: Listener, stop: CancellationToken, grace: Duration)
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             () = stop.cancelled() => break,
         };
-        let io = match accepted {
-            Some(Ok(io)) => io,
+        let inbound = match accepted {
+            Some(Ok(inbound)) => inbound,
             Some(Err(error)) => {
                 warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -110,7 +110,7 @@ pub async fn serve(listener: Listener, stop: CancellationToken, grace: Duration)
             stop: stop.clone(),
             cut: cut.clone(),
         };
-        connections.spawn(executor.catch_panics(connection.serve(io, drain.watcher())));
+        connections.spawn(executor.catch_panics(connection.serve(inbound, drain.watcher())));
     }
     drop(incoming);
     if timeout(grace, drain.shutdown()).await.is_err() {
@@ -131,9 +131,9 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, io: Pin<Box<dyn Io>>, watcher: Watcher) {
+    async fn serve(self, inbound: Inbound, watcher: Watcher) {
         let begins = async {
-            let entered = self.entry.enter(io).await.map_err(Unserved::Refused)?;
+            let entered = self.entry.enter(inbound).await.map_err(Unserved::Refused)?;
             let io = preface::read(entered.io).await.map_err(Unserved::Broken)?;
             Ok((io, entered.identity, entered.peer, entered.count))
         };
@@ -249,6 +249,13 @@ mod tests {
 
     use super::*;
 
+    fn inbound(io: DuplexStream) -> Inbound {
+        Inbound {
+            io: Box::pin(io),
+            from: None,
+        }
+    }
+
     async fn ask(mut io: DuplexStream, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         io.write_all(request.as_bytes()).await.unwrap();
@@ -280,7 +287,7 @@ mod tests {
         for _ in 0..2 {
             let (one, other) = duplex(4096);
             near.push(one);
-            far.push(Ok(Box::pin(other) as Pin<Box<dyn Io>>));
+            far.push(Ok(inbound(other)));
         }
         let incoming: environment::Incoming = Box::pin(stream::iter(far).chain(stream::pending()));
         let stop = CancellationToken::new();
@@ -317,8 +324,7 @@ mod tests {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        let incoming: environment::Incoming =
-            Box::pin(stream::iter([Ok(Box::pin(far) as Pin<Box<dyn Io>>)]).chain(stream::pending()));
+        let incoming: environment::Incoming = Box::pin(stream::iter([Ok(inbound(far))]).chain(stream::pending()));
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(
             listener(incoming, router, 1),
@@ -340,7 +346,7 @@ mod tests {
         let (late, third) = duplex(4096);
         let (sender, arriving) = tokio::sync::mpsc::unbounded_channel();
         for far in [first, second] {
-            sender.send(Ok(Box::pin(far) as Pin<Box<dyn Io>>)).unwrap();
+            sender.send(Ok(inbound(far))).unwrap();
         }
         let incoming: environment::Incoming = Box::pin(stream::unfold(arriving, async |mut arriving| {
             Some((arriving.recv().await?, arriving))
@@ -355,7 +361,7 @@ mod tests {
         // Half a preface is none.
         silent.write_all(b"PRI * HTTP/2.0").await.unwrap();
         assert_eq!(silent.read(&mut [0]).await.unwrap(), 0, "closed in time");
-        sender.send(Ok(Box::pin(third) as Pin<Box<dyn Io>>)).unwrap();
+        sender.send(Ok(inbound(third))).unwrap();
         assert!(ask(late, "/fine").await.ends_with("fine"));
         stop.cancel();
         serving.await.unwrap().unwrap();

@@ -14,7 +14,7 @@ use futures::stream;
 use stead_api::net::{Connect, Io};
 use stead_raft::Clocks;
 use stead_server::{
-    environment::{Environment, Incoming, RetentionConfig},
+    environment::{Environment, Inbound, Incoming, RetentionConfig},
     resources::Resources,
 };
 use stead_store::health::Health;
@@ -173,10 +173,10 @@ pub(crate) fn connect_to(address: String) -> Connect {
 async fn bind(address: String) -> io::Result<Incoming> {
     let listener = TcpListener::bind(address).await?;
     let incoming = stream::unfold(listener, |listener| async move {
-        let accepted = listener
-            .accept()
-            .await
-            .map(|(stream, _)| Box::pin(stream) as Pin<Box<dyn Io>>);
+        let accepted = listener.accept().await.map(|(stream, from)| Inbound {
+            io: Box::pin(stream),
+            from: Some(from.ip()),
+        });
         Some((accepted, listener))
     });
     Ok(Box::pin(incoming))

@@ -16,7 +16,7 @@ use super::{
     peers::Peers,
     refusal::{Refusal, answer_to_plain_text},
 };
-use crate::{certificate_identity::CertificateIdentity, preface::Opened};
+use crate::{certificate_identity::CertificateIdentity, environment::Inbound, preface::Opened};
 
 /// First byte of a TLS connection: a record with a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -127,11 +127,11 @@ impl ConnectionEntry {
     }
 
     /// Lets a connection in, or refuses it.
-    pub(crate) async fn enter(&self, io: Pin<Box<dyn Io>>) -> Result<Entered, Refusal> {
+    pub(crate) async fn enter(&self, inbound: Inbound) -> Result<Entered, Refusal> {
         let Some(credentials) = &self.credentials else {
-            return Ok(self.plain(io));
+            return Ok(self.plain(inbound.io));
         };
-        let entered = match timeout(self.limits.timeout, self.enter_within(credentials, io)).await {
+        let entered = match timeout(self.limits.timeout, self.enter_within(credentials, inbound)).await {
             Ok(entered) => entered,
             Err(_) => Err(refusal(HandshakeFailure::Timeout)),
         };
@@ -141,7 +141,8 @@ impl ConnectionEntry {
         entered
     }
 
-    async fn enter_within(&self, credentials: &Credentials, mut io: Pin<Box<dyn Io>>) -> Result<Entered, Refusal> {
+    async fn enter_within(&self, credentials: &Credentials, inbound: Inbound) -> Result<Entered, Refusal> {
+        let Inbound { mut io, from } = inbound;
         // A connection that ends without a byte is a probe of whether the port is open, and no failed handshake.
         let Ok(first) = io.read_u8().await else {
             return Err(refusal(HandshakeFailure::Protocol));
@@ -154,14 +155,18 @@ impl ConnectionEntry {
                 let _ = io.shutdown().await;
                 Err(refusal(HandshakeFailure::PlainText))
             }
-            Treatment::Tls => self.handshake(credentials, Opened::after(&[first], io)).await,
+            Treatment::Tls => {
+                let Some(turn) = self.gate.enter(from).await else {
+                    return Err(refusal(HandshakeFailure::Busy));
+                };
+                let entered = self.handshake(credentials, Opened::after(&[first], io)).await;
+                drop(turn);
+                entered
+            }
         }
     }
 
     async fn handshake(&self, credentials: &Credentials, io: Opened<Pin<Box<dyn Io>>>) -> Result<Entered, Refusal> {
-        let Some(_turn) = self.gate.enter().await else {
-            return Err(refusal(HandshakeFailure::Busy));
-        };
         let accepted = match self.kind {
             ListenerKind::Peer => accept_peer(credentials, io).await,
             ListenerKind::Client | ListenerKind::Http => accept_client(credentials, io).await,
