@@ -228,6 +228,27 @@ fn sources(below: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// A request that a service makes for another service of its node has no caller: no listener has looked at it, so that it is
+/// refused, or worse, passes where nobody asked who it is. Within a node messages are passed, and who asks where that counts;
+/// requests for other nodes are made in `admin_peers.rs`.
+#[test]
+fn services_make_no_requests() {
+    let folder = root().join("crates/server/src/services");
+    let mut files = Vec::new();
+    sources(&folder, &mut files);
+    assert!(files.len() > 40, "the sources were found");
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let is_test = path.to_string_lossy().ends_with("_test.rs");
+        assert!(
+            is_test || !code.contains("Request::new("),
+            "{} makes a request that no listener has looked at",
+            path.display()
+        );
+    }
+}
+
 /// The simulation runs the whole server in one thread under a paused clock, with one seed.
 #[test]
 fn simulated_crates_use_no_ambient_time_or_threads() {

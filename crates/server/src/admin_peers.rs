@@ -54,6 +54,11 @@ pub(crate) async fn await_response<T>(call: impl Future<Output = Result<Response
     answer.ok().map(Response::into_inner)
 }
 
+/// Builds a request of this node on its own account, which another one answers as it answers a caller.
+pub(crate) fn own_request<T>(message: T) -> Request<T> {
+    Request::new(message)
+}
+
 /// Builds a request that is marked as coming from a node and has a deadline.
 pub(crate) fn peer_request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);

@@ -120,7 +120,7 @@ impl ReceiptService {
             ..ListForksRequest::default()
         };
         let service = ForkService::new(self.0.clone());
-        let listed = tokio::time::timeout(ASK_MAX, service.list(Request::new(request))).await;
+        let listed = tokio::time::timeout(ASK_MAX, service.list(request, false)).await;
         match listed {
             Ok(Ok(list)) => (list.forks, list.silent_groups),
             Ok(Err(_)) | Err(_) => {

@@ -14,7 +14,6 @@ use stead_api::{
 };
 use stead_state::directory::{BulkMovePreview, DirectoryView, PreviewedMove, Selection};
 use stead_types::{GroupId, RegionName};
-use tonic::Request;
 
 use super::{fork::ForkService, tenant_move};
 use crate::host::Host;
@@ -72,7 +71,7 @@ async fn forks(host: &Arc<Host>, region: &RegionName, preview: &BulkMovePreview)
         page_size: FORKS_ASKED_MAX,
         ..ListForksRequest::default()
     };
-    let listed = ForkService::new(host.clone()).list(Request::new(request)).await;
+    let listed = ForkService::new(host.clone()).list(request, false).await;
     let listed = listed.ok()?;
     let held: BTreeSet<&str> = listed.forks.iter().map(|fork| fork.tenant.as_str()).collect();
     let count = held.intersection(&returning).count();

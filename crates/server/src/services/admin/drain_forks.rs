@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use stead_api::proto::admin::v1::{Fork, ListForksRequest};
 use stead_types::{Error, ErrorKind};
-use tonic::Request;
 
 use super::fork::ForkService;
 use crate::host::Host;
@@ -20,7 +19,7 @@ pub(super) async fn refusal(host: &Arc<Host>, region: &str) -> Option<Error> {
         ..ListForksRequest::default()
     };
     // A region that is unknown or has no group is refused by the drain itself.
-    let listed = ForkService::new(host.clone()).list(Request::new(request)).await.ok()?;
+    let listed = ForkService::new(host.clone()).list(request, false).await.ok()?;
     refusal_of(region, &listed.forks, !listed.next_page_token.is_empty())
 }
 

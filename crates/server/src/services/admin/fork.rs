@@ -63,9 +63,9 @@ impl ForkService {
         self.0.resolve(&convert::id::tenant("tenant", name)?).await
     }
 
-    pub(crate) async fn list(&self, request: Request<ListForksRequest>) -> Result<ListForksResponse, Error> {
-        let is_from_peer = is_peer_request(&request);
-        let request = request.into_inner();
+    /// Lists forks of all groups, or those of this node for another one. Whoever calls it has decided that they may be
+    /// shown.
+    pub(crate) async fn list(&self, request: ListForksRequest, is_from_peer: bool) -> Result<ListForksResponse, Error> {
         let size = convert::page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX)? as usize;
         let from = ForkPosition::from_token(&request)?;
         let tenant = match request.tenant.as_str() {
@@ -340,7 +340,8 @@ fn not_known(error: ProposeError) -> Error {
 impl fork_service_server::ForkService for ForkService {
     async fn list_forks(&self, request: Request<ListForksRequest>) -> Result<Response<ListForksResponse>, Status> {
         authorize::inspect_tenant_or_all(&request, &request.get_ref().tenant).map_err(|error| to_status(&error))?;
-        let listed = self.list(request).await;
+        let is_from_peer = is_peer_request(&request);
+        let listed = self.list(request.into_inner(), is_from_peer).await;
         listed.map(Response::new).map_err(|error| to_status(&error))
     }
 

@@ -11,11 +11,10 @@ use stead_state::directory::{
 use stead_types::{GroupId, NodeId, RegionName, TenantName};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
 use tracing::{info, warn};
 
 use super::readiness::{loss, regions_with_tenants};
-use crate::{directory::LocalVoter, host::Host};
+use crate::{admin_peers::own_request, directory::LocalVoter, host::Host};
 
 /// Interval at which the regions are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -180,7 +179,7 @@ async fn votes(host: &Arc<Host>, view: &DirectoryView, region: &RegionName) -> V
 async fn is_unreached_by(host: &Arc<Host>, node: NodeId, group: u32) -> Option<bool> {
     let address = host.admin_address(node)?;
     let mut client = GroupServiceClient::new(host.admin_peers.channel(&address)?);
-    let mut request = Request::new(GetGroupRequest { number: group });
+    let mut request = own_request(GetGroupRequest { number: group });
     request.set_timeout(VOTE_WAIT);
     let answer = timeout(VOTE_WAIT, client.get_group(request)).await.ok()?.ok()?;
     Some(answer.into_inner().group?.status.is_none())
