@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     admin::{
-        PAGE_DEFAULT, PAGE_MAX, by,
+        PAGE_DEFAULT, PAGE_MAX, authorize, by,
         operation::{OperationFollower, message, message_with_seed},
     },
     call_metadata,
@@ -134,10 +134,9 @@ impl Operations {
         let by = by(&request, "");
         let id = convert::operation::number("name", &request.get_ref().name)?;
         // An unknown operation is told from one that this version may not cancel yet.
-        self.host
-            .directory
-            .operation(id, self.host.directory_view.version())
-            .await?;
+        let version = self.host.directory_view.version();
+        let operation = self.host.directory.operation(id, version).await?;
+        authorize::operation(&request, &self.host, &operation)?;
         self.host.directory_view.read(|view| view.settings().check_moves())?;
         self.host.directory.propose(&Command::AbortMove(by, id)).await?;
         let mut follower = OperationFollower::new(self.host.clone(), id);

@@ -33,7 +33,7 @@ pub enum Requirement {
 pub const REQUIREMENTS: &[(&str, Requirement)] = &[
     (
         "google.longrunning.Operations/CancelOperation",
-        Requirement::OperateCluster,
+        Requirement::OperateRegion,
     ),
     (
         "google.longrunning.Operations/DeleteOperation",
@@ -72,7 +72,7 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
     ),
     (
         "stead.admin.v1.BulkMoveService/PauseBulkMove",
-        Requirement::OperateCluster,
+        Requirement::OperateRegion,
     ),
     (
         "stead.admin.v1.BulkMoveService/RehearseRegion",
@@ -80,7 +80,7 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
     ),
     (
         "stead.admin.v1.BulkMoveService/ResumeBulkMove",
-        Requirement::OperateCluster,
+        Requirement::OperateRegion,
     ),
     (
         "stead.admin.v1.BulkMoveService/UndrainRegion",

@@ -1,9 +1,9 @@
 //! Operation on tenants that takes a while, with its steps and its end.
 
 use bytes::Bytes;
-use stead_types::{Epoch, GroupId, TenantName, TenantNumber};
+use stead_types::{Epoch, GroupId, RegionName, TenantName, TenantNumber};
 
-use super::{BulkMove, Promotion, TopologyChange, command::AuditContext, text};
+use super::{BulkMove, DirectoryView, Promotion, Selection, TopologyChange, command::AuditContext, text};
 use crate::{
     codec::{Malformed, Reader, Writer},
     lineage::decode_epoch,
@@ -124,6 +124,22 @@ pub enum OperationResult {
 }
 
 impl Operation {
+    /// Returns the regions that whoever begins, cancels or pauses it must operate; `None`: the cluster.
+    pub fn operated_regions(&self, view: &DirectoryView) -> Option<Vec<RegionName>> {
+        let region = |group| Some(view.region_of(group)?.name.clone());
+        match &self.kind {
+            OperationKind::Move { from, to, .. } => Some(vec![region(*from)?, region(*to)?]),
+            OperationKind::BulkMove(bulk) => match &bulk.selection {
+                Selection::Drain { region, .. }
+                | Selection::Undrain { region, .. }
+                | Selection::Failback { region }
+                | Selection::Rehearse { region } => Some(vec![region.clone()]),
+                Selection::Label { .. } | Selection::Named | Selection::Spread { .. } => None,
+            },
+            OperationKind::Promotion(_) | OperationKind::Topology(_) => None,
+        }
+    }
+
     /// Returns why the seed of its target was given up.
     pub fn seed_failure(&self) -> Option<SeedFailure> {
         self.steps.iter().find_map(|step| match step.name {

@@ -7,7 +7,7 @@ use stead_api::{
 };
 use stead_state::{
     authorization::{KeyAccess, KeyRange, Need},
-    directory::{DirectoryView, MoveTarget},
+    directory::{DirectoryView, MoveTarget, Operation},
 };
 use stead_types::{Error, GroupId, RegionName, TenantName};
 use tonic::Request;
@@ -104,6 +104,13 @@ pub(super) fn promote<T>(
                 .read(|view| names.iter().map(|name| home_region(view, name)).collect())
         }
     };
+    operate_all(&access(request)?, &regions)
+}
+
+/// Checks that the caller may cancel, pause or resume an operation: who may begin it now.
+pub(crate) fn operation<T>(request: &Request<T>, host: &Host, operation: &Operation) -> Result<(), Error> {
+    let regions = host.directory_view.read(|view| operation.operated_regions(view));
+    let regions: Vec<Option<RegionName>> = regions.into_iter().flatten().map(Some).collect();
     operate_all(&access(request)?, &regions)
 }
 

@@ -225,10 +225,18 @@ impl BulkMoveService {
         Ok(self.0.directory_view.read(|view| message(view, &operation)))
     }
 
+    /// Checks that the caller may change whether an operation goes on.
+    async fn check<T>(&self, request: &Request<T>, id: u64) -> Result<(), Error> {
+        let version = self.0.directory_view.version();
+        let operation = self.0.directory.operation(id, version).await?;
+        authorize::operation(request, &self.0, &operation)
+    }
+
     async fn pause(&self, request: Request<PauseBulkMoveRequest>) -> Result<longrunning::Operation, Error> {
         let by = by(&request, &request.get_ref().reason);
         convert::directory::reason(&by.reason)?;
         let id = convert::operation::number("name", &request.get_ref().name)?;
+        self.check(&request, id).await?;
         self.change(id, Command::PauseBulkMove(by, id)).await
     }
 
@@ -236,6 +244,7 @@ impl BulkMoveService {
         let by = by(&request, &request.get_ref().reason);
         convert::directory::reason(&by.reason)?;
         let id = convert::operation::number("name", &request.get_ref().name)?;
+        self.check(&request, id).await?;
         let pace = request.get_ref().pace.as_ref();
         let pace = pace.map(|pace| requests::pace(Some(pace))).transpose()?;
         self.change(id, Command::ResumeBulkMove(by, id, pace)).await

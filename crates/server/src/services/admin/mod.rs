@@ -1,7 +1,7 @@
 //! Services for operators.
 
 pub(crate) mod audit;
-mod authorize;
+pub(super) mod authorize;
 pub(crate) mod bulk_move;
 mod bulk_move_figures;
 mod bulk_move_message;
