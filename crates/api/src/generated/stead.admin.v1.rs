@@ -6087,7 +6087,7 @@ pub struct MoveLeaderRequest {
     /// Number of the node that is to lead; absent: another voter. INVALID if it is no voter of the group.
     #[prost(uint64, optional, tag = "2")]
     pub to: ::core::option::Option<u64>,
-    /// Reason of the request. This version records it nowhere.
+    /// Reason of the request, for the audit log.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
 }

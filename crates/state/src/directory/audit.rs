@@ -159,6 +159,9 @@ pub(super) fn entries(command: &Command) -> Vec<AuditEntry> {
         Command::RecordForkReplay(by, replay) => AuditEntry::change(by, replay.action(), &replay.tenant),
         Command::GrantRole(by, grant) => AuditEntry::change(by, format!("grant {}", grant.role), &grant.subject),
         Command::RevokeRole(by, grant) => AuditEntry::change(by, format!("revoke {}", grant.role), &grant.subject),
+        Command::RecordLeaderMove(by, leader_move) => {
+            AuditEntry::change(by, leader_move.action(), leader_move.subject())
+        }
         Command::RecordCalls(records) => return records.iter().map(AuditEntry::calls).collect(),
         Command::Topology(TopologyCommand::Begin(by, request)) => {
             let (action, subject) = request.audit();

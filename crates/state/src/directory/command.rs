@@ -11,8 +11,8 @@ use stead_types::{
 
 use super::{
     Addresses, BulkMoveRequest, CallRecord, Followers, ForkDiscard, ForkReplay, GroupReport, InitialCluster,
-    LimitsUpdate, MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate, RehearsalRequest,
-    RoleGrant, SentReport, TopologyCommand, limits,
+    LeaderMove, LimitsUpdate, MoveRequest, Pace, PromotionAdvance, PromotionRequest, Region, RegionLossUpdate,
+    RehearsalRequest, RoleGrant, SentReport, TopologyCommand, limits,
     tenant::{decode_labels, encode_labels},
     text,
 };
@@ -179,6 +179,8 @@ pub enum Command {
     Topology(TopologyCommand),
     /// Records what a node has sent of tenants. From feature level 5 on.
     RecordSent(SentReport),
+    /// Records that the leadership of a group is to be moved. From feature level 5 on.
+    RecordLeaderMove(AuditContext, LeaderMove),
 }
 
 impl Command {
@@ -240,6 +242,10 @@ impl Command {
             }
             Self::Topology(command) => command.encode(w.u8(kind::TOPOLOGY)),
             Self::RecordSent(report) => report.encode(w.u8(kind::RECORD_SENT)),
+            Self::RecordLeaderMove(by, leader_move) => {
+                by.encode(w.u8(kind::RECORD_LEADER_MOVE));
+                leader_move.encode(w);
+            }
             Self::BeginBulkMove(..)
             | Self::AdvanceBulkMove(..)
             | Self::PauseBulkMove(..)
@@ -328,7 +334,8 @@ impl Command {
             | Self::SetClusterSettings(..)
             | Self::RaiseFeatureLevel(..)
             | Self::Topology(_)
-            | Self::RecordSent(_) => {}
+            | Self::RecordSent(_)
+            | Self::RecordLeaderMove(..) => {}
         }
     }
 
@@ -377,6 +384,7 @@ impl Command {
             kind::RECORD_CALLS => Self::RecordCalls(r.list(CallRecord::decode)?),
             kind::TOPOLOGY => Self::Topology(TopologyCommand::decode(r)?),
             kind::RECORD_SENT => Self::RecordSent(SentReport::decode(r)?),
+            kind::RECORD_LEADER_MOVE => Self::RecordLeaderMove(AuditContext::decode(r)?, LeaderMove::decode(r)?),
             _ => return Err(r.malformed()),
         };
         reader.end()?;

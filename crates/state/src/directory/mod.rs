@@ -35,6 +35,7 @@ mod failback;
 mod fences;
 mod fork_discard;
 mod fork_replay;
+mod leader_move;
 mod lease_loss;
 mod limits;
 mod member;
@@ -129,6 +130,7 @@ pub use failback::{PROMOTIONS_KEPT, way_back};
 pub use fences::FENCE_CHANGES_MAX;
 pub use fork_discard::ForkDiscard;
 pub use fork_replay::ForkReplay;
+pub use leader_move::LeaderMove;
 pub use lease_loss::LeaseLoss;
 pub use limits::LimitsUpdate;
 pub use member::{MemberState, ReplicaSetMember};
@@ -332,7 +334,10 @@ impl Directory {
         // Its effect is the audit record.
         let is_record = matches!(
             command,
-            Command::RecordForkDiscard(..) | Command::RecordForkReplay(..) | Command::RecordCalls(_)
+            Command::RecordForkDiscard(..)
+                | Command::RecordForkReplay(..)
+                | Command::RecordLeaderMove(..)
+                | Command::RecordCalls(_)
         );
         let result = self.dispatch(&mut context, command);
         debug_assert!(
@@ -415,6 +420,7 @@ impl Directory {
             Command::RecordCalls(_) => self.record_calls(),
             Command::Topology(command) => self.topology(context, command),
             Command::RecordSent(report) => self.record_sent(context, &report),
+            Command::RecordLeaderMove(_, leader_move) => self.record_leader_move(leader_move),
         }
     }
 }

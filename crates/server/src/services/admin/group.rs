@@ -11,13 +11,13 @@ use stead_api::{
     },
 };
 use stead_raft::ChangeError;
-use stead_state::directory::{DirectoryView, Group};
+use stead_state::directory::{AuditContext, Command, DirectoryView, Group, LeaderMove};
 use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_DEFAULT, PAGE_MAX, authorize, to_status};
+use super::{PAGE_DEFAULT, PAGE_MAX, authorize, by, fork_reads::to_leader_for, to_status};
 use crate::{
-    admin_peers::{await_response, is_peer_request, name_caller, peer_request},
+    admin_peers::{await_response, is_peer_request, peer_request},
     host::{self, Host},
     services::call_metadata::access,
     successor,
@@ -120,15 +120,27 @@ impl GroupService {
         })
     }
 
+    /// Has the audit log record who moves the leadership of a group, before that is done.
+    async fn record_leader_move(&self, by: AuditContext, leader_move: LeaderMove) -> Result<(), Error> {
+        // Older voters cannot read the command.
+        if !self.0.directory_view.read(|view| view.settings().has_roles()) {
+            return Ok(());
+        }
+        let command = Command::RecordLeaderMove(by, leader_move);
+        self.0.directory.propose(&command).await.map(drop)
+    }
+
     async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<MoveLeaderResponse, Error> {
         let may_ask_peers = !is_peer_request(&request);
-        let access = access(&request)?;
+        let (access, by) = (access(&request)?, by(&request, &request.get_ref().reason));
+        convert::directory::reason(&by.reason)?;
         let request = request.into_inner();
         let known = self.group_in_view(request.group)?;
         let raft = self.0.raft_group(GroupId::new(request.group));
         let leads = raft.as_ref().is_some_and(stead_raft::Group::is_leader);
         if let Some(raft) = raft.filter(|_| leads) {
             let to = successor::choose(&self.0, &raft, request.to.map(NodeId::new)).await?;
+            self.record_leader_move(by, LeaderMove { group: raft.id(), to }).await?;
             raft.transfer_leader(to).await.map_err(change_error)?;
             return Ok(MoveLeaderResponse {
                 group: Some(with_status(&self.0, known, false).await),
@@ -146,8 +158,7 @@ impl GroupService {
             .and_then(|leader| self.0.admin_address(NodeId::new(leader)))
             .ok_or_else(leaderless)?;
         let channel = self.0.admin_peers.channel(&leader).ok_or_else(leaderless)?;
-        let mut request = peer_request(request);
-        name_caller(&mut request, &access);
+        let request = to_leader_for(request, &access, &by);
         let response = GroupServiceClient::new(channel).move_leader(request).await;
         response
             .map(Response::into_inner)

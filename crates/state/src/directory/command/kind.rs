@@ -28,3 +28,4 @@ pub(super) const REVOKE_ROLE: u8 = 61;
 pub(super) const RECORD_CALLS: u8 = 62;
 pub(super) const TOPOLOGY: u8 = 63;
 pub(super) const RECORD_SENT: u8 = 64;
+pub(super) const RECORD_LEADER_MOVE: u8 = 65;
