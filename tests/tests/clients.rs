@@ -212,12 +212,8 @@ async fn python_programs_go_on_beside_silent_node() {
     watch_goes_on_beside_silent_node(program(), &[]).await;
 }
 
-#[tokio::test]
-async fn python_program_connects_with_files_of_stead_cert() {
-    let Some(python) = python().await else { return };
-    let _lock = exclusive_lock();
-    let folder = python_folder(&python).await;
-    copy_program("secure_channel.py", folder.path());
+/// Runs a program of `tests/data` with a client's certificate of `stead cert`: it reads over TLS what it has written.
+async fn connects_with_files_of_stead_cert(mut program: Command) {
     let builder = Fixture::builder().binary(binary()).region(REGION, 1).tls();
     let cluster = builder.start().await.unwrap();
     cluster.create_tenant("acme", REGION).await.unwrap();
@@ -226,13 +222,22 @@ async fn python_program_connects_with_files_of_stead_cert() {
     make.args(["cert", "client", "shop", "--dir"]).arg(&certs);
     let made = run(make).await;
     assert_eq!(made.code, Some(0), "{}", made.stderr);
-    let mut program = Command::new(&python);
-    program.arg("secure_channel.py").current_dir(folder.path());
     program.arg(cluster.endpoints(REGION).unwrap().remove(0)).arg("acme");
     program.args(["ca.crt", "client-shop.crt", "client-shop.key"].map(|file| certs.join(file)));
     let ran = run(program).await;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(ran.stdout.trim_end(), "over TLS");
+}
+
+#[tokio::test]
+async fn python_program_connects_with_files_of_stead_cert() {
+    let Some(python) = python().await else { return };
+    let _lock = exclusive_lock();
+    let folder = python_folder(&python).await;
+    copy_program("secure_channel.py", folder.path());
+    let mut program = Command::new(&python);
+    program.arg("secure_channel.py").current_dir(folder.path());
+    connects_with_files_of_stead_cert(program).await;
 }
 
 /// Copies a program of `tests/data` to a folder.
@@ -281,6 +286,19 @@ async fn node_program_goes_on_beside_silent_node() {
     calls_go_elsewhere(&watch_goes_on_beside_silent_node(program(), &[]).await);
     without_pings(&folder.path().join("example.js"));
     watch_goes_on_beside_silent_node(program(), &[]).await;
+}
+
+#[tokio::test]
+async fn node_program_connects_with_files_of_stead_cert() {
+    if !node_is_there().await {
+        return;
+    }
+    let _lock = exclusive_lock();
+    let folder = folder(&[], "js");
+    copy_program("secure_channel.js", folder.path());
+    let mut program = Command::new("node");
+    program.arg("secure_channel.js").current_dir(folder.path());
+    connects_with_files_of_stead_cert(program).await;
 }
 
 /// Runs the program for operations: its verb, the tenant, and the region that it moves to.
