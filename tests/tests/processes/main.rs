@@ -28,6 +28,7 @@ mod repeated;
 mod requests;
 mod roles;
 mod rows;
+mod scopes;
 mod settings;
 mod stop;
 mod tls;

@@ -8,10 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::stream;
 use stead_api::{
     net::{Channel, Keepalive, channel},
     proto::internal::v1::{
-        RaftEnvelope, SeedRequest, feed_service_client::FeedServiceClient, raft_service_client::RaftServiceClient,
+        FeedOpen, PullRequest, RaftEnvelope, SeedRequest, SubscribeRequest, feed_service_client::FeedServiceClient,
+        raft_service_client::RaftServiceClient, subscribe_request,
     },
 };
 use stead_cert::{CertificateFolder, LIFETIME, NewCertificate, Overwrite, Validity};
@@ -19,7 +21,7 @@ use stead_client::{Client, Config, TlsFiles, dial};
 use stead_testing::{Fixture, cluster::Node};
 use stead_tests::process::{self, binary, exclusive_lock};
 use stead_tls::{CertificateName, Credentials, ExpectedPeer, PlainText, Subject};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-south"];
 
@@ -60,56 +62,97 @@ fn was_made_here(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-/// Requests a copy from the home, group 1, for the follower group 2 of the second region.
-async fn request_copy(channel: Channel) -> Status {
-    let request = SeedRequest {
+/// Returns the first answer of a stream of answers.
+async fn first_of<T>(answers: Result<Response<Streaming<T>>, Status>) -> Status {
+    match answers {
+        Err(status) => status,
+        Ok(answers) => match answers.into_inner().message().await {
+            Err(status) => status,
+            Ok(_) => Status::ok("it is let in"),
+        },
+    }
+}
+
+/// Requests changes of the first region's group for the second one's, group 2, by each way that there is.
+async fn request_changes(channel: &Channel) -> [(&'static str, Status); 3] {
+    let mut feed = FeedServiceClient::new(channel.clone());
+    let seed = SeedRequest {
         follower_group: 2,
         home_group: 1,
         ..SeedRequest::default()
     };
-    match FeedServiceClient::new(channel).seed(request).await {
-        Ok(_) => Status::ok("it is let in"),
-        Err(status) => status,
-    }
+    let pull = PullRequest {
+        to_group: 2,
+        from_group: 1,
+        ..PullRequest::default()
+    };
+    let open = FeedOpen {
+        follower_group: 2,
+        home_group: 1,
+        ..FeedOpen::default()
+    };
+    let open = SubscribeRequest {
+        message: Some(subscribe_request::Message::Open(open)),
+    };
+    [
+        ("seed", first_of(feed.seed(seed).await).await),
+        ("pull", first_of(feed.pull(pull).await).await),
+        ("subscribe", first_of(feed.subscribe(stream::iter([open])).await).await),
+    ]
 }
 
-/// Sends a Raft message to the group of the first region as one of its own nodes.
-async fn send_raft_message(channel: Channel, from_node: u64) -> Vec<Status> {
-    let mut answers = Vec::new();
-    for incarnation in [0, 1] {
-        let envelope = RaftEnvelope {
-            group: 1,
-            incarnation,
-            from_node,
-            ..RaftEnvelope::default()
-        };
-        let answer = RaftServiceClient::new(channel.clone()).control(envelope).await;
-        answers.push(answer.map_or_else(|status| status, |_| Status::ok("it is let in")));
-    }
-    answers
+/// Requests a copy of the first region's group.
+async fn request_copy(channel: Channel) -> Status {
+    let [(_, status), ..] = request_changes(&channel).await;
+    status
+}
+
+/// Sends a Raft message to the group of the first region as one of its own nodes, by each way that there is.
+async fn send_raft_message(channel: &Channel, from_node: u64, incarnation: u32) -> [(&'static str, Status); 4] {
+    let mut raft = RaftServiceClient::new(channel.clone());
+    let envelope = RaftEnvelope {
+        group: 1,
+        incarnation,
+        from_node,
+        ..RaftEnvelope::default()
+    };
+    let unary = |answer: Result<Response<RaftEnvelope>, Status>| {
+        answer.map_or_else(|status| status, |_| Status::ok("it is let in"))
+    };
+    let one = || stream::iter([envelope.clone()]);
+    [
+        ("control", unary(raft.control(envelope.clone()).await)),
+        ("snapshot", unary(raft.snapshot(one()).await)),
+        ("append", first_of(raft.append(one()).await).await),
+        ("fetch", first_of(raft.fetch(envelope.clone()).await).await),
+    ]
 }
 
 #[tokio::test]
-async fn node_of_another_region_gets_no_copy_and_takes_no_part_in_the_group() {
+async fn node_of_another_region_gets_no_changes_and_takes_no_part_in_the_group() {
     let _lock = exclusive_lock();
     let cluster = cluster().await;
     let certificates = certificates(&cluster);
     let files = |region: &str| certificates.tls_files(&subject(node(&cluster, region)));
     let home = node(&cluster, "us-east");
     // The follower's own node is let in, up to what the empty request lacks.
-    let own = request_copy(to_peer_port(home, files("eu-west"))).await;
-    assert_ne!(own.code(), Code::PermissionDenied, "{own}");
-    let other = request_copy(to_peer_port(home, files("ap-south"))).await;
-    assert_eq!(other.code(), Code::PermissionDenied, "{other}");
-    assert!(other.message().contains("is of n3 in ap-south"), "{other}");
+    for (way, own) in request_changes(&to_peer_port(home, files("eu-west"))).await {
+        assert_ne!(own.code(), Code::PermissionDenied, "{way}: {own}");
+    }
+    for (way, other) in request_changes(&to_peer_port(home, files("ap-south"))).await {
+        assert_eq!(other.code(), Code::PermissionDenied, "{way}: {other}");
+        assert!(other.message().contains("is of n3 in ap-south"), "{way}: {other}");
+    }
     for (from_node, words) in [
         (1, "the certificate of its connection is of n2 in eu-west"),
         (2, "is no voter of g1"),
     ] {
-        let answers = send_raft_message(to_peer_port(home, files("eu-west")), from_node).await;
-        let is_refused = |answer: &Status| answer.code() == Code::PermissionDenied && answer.message().contains(words);
-        assert!(answers.iter().any(is_refused), "{answers:?}");
-        assert!(answers.iter().all(|answer| answer.code() != Code::Ok), "{answers:?}");
+        let channel = to_peer_port(home, files("eu-west"));
+        // The group's incarnation, which a stranger would find as this loop does.
+        for (way, answer) in send_raft_message(&channel, from_node, 1).await {
+            assert_eq!(answer.code(), Code::PermissionDenied, "{way}: {answer}");
+            assert!(answer.message().contains(words), "{way}: {answer}");
+        }
     }
 }
 
