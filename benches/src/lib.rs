@@ -22,13 +22,22 @@ pub fn process_cpu() -> Duration {
 ///
 /// No port is free.
 pub fn one_node() -> Result<(ValidatedConfig, String)> {
+    one_node_with("")
+}
+
+/// Returns the same with further sections of the configuration.
+///
+/// # Errors
+///
+/// No port is free, or a setting is invalid.
+pub fn one_node_with(sections: &str) -> Result<(ValidatedConfig, String)> {
     let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
     let (client, peer, http) = (free()?, free()?, free()?);
     let text = format!(
         "[cluster]\ngroups_per_region = 1\n\
          regions = [{{ name = \"here\", jurisdiction = \"EU\" }}]\n\
          initial = [{{ name = \"one\", region = \"here\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\" }}]\n\
-         [node]\nname = \"one\"\ndata_dir = \"unused\"\n[storage]\nengine = \"memory\"\n"
+         [node]\nname = \"one\"\ndata_dir = \"unused\"\n[storage]\nengine = \"memory\"\n{sections}"
     );
     let config = Config::load(&text, std::iter::empty()).context("the bench's configuration")?;
     Ok((config.validate()?, client))
