@@ -93,7 +93,7 @@ pub struct ResidencyRecord {
     /// Jurisdiction of the region; empty if the region was removed.
     #[prost(string, tag = "4")]
     pub jurisdiction: ::prost::alloc::string::String,
-    /// What happened.
+    /// Data that was sent, or an erasure.
     #[prost(oneof = "residency_record::Event", tags = "5, 6")]
     pub event: ::core::option::Option<residency_record::Event>,
 }
@@ -156,7 +156,7 @@ pub mod residency_record {
             "/stead.admin.v1.ResidencyRecord.Erased".into()
         }
     }
-    /// What happened.
+    /// Data that was sent, or an erasure.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Event {
         /// Data was sent to the region.

@@ -22,7 +22,7 @@ pub struct ResidencyRecord {
     pub region: String,
     /// Jurisdiction of the region; empty if the region was removed.
     pub jurisdiction: String,
-    /// What happened.
+    /// Data that was sent, or an erasure.
     pub event: ResidencyEvent,
 }
 

@@ -173,7 +173,7 @@ pub(super) enum Step {
     Roles,
     /// Changes and refusals are in the audit log, with who and why
     Audit,
-    /// What was sent of a tenant to which region, under which policy, and where it was erased, beside what was really sent
+    /// Evidence of what was sent of a tenant to which region under which policy, and of its erasure, beside what was really sent
     ResidencyEvidence,
     /// A leader killed 20 times under load
     LeaderKill,

@@ -24,7 +24,7 @@ const KILLED: usize = 50;
 /// Most that evidence may show beyond the counters of the nodes, where none was killed: batons and the like.
 const EXTRA_PART: f64 = 0.02;
 
-/// What was sent to a region under versions of the tenant's record from one on.
+/// Sum of what was sent to a region under versions of the tenant's record from one on.
 #[derive(Default)]
 struct Sent {
     bytes: u64,
