@@ -107,6 +107,7 @@ impl World {
             name: "eu-west".into(),
             jurisdiction: "EU".into(),
             nodes,
+            initial: nodes,
             witness: false,
         };
         let plan = Plan {
@@ -116,6 +117,7 @@ impl World {
             round_trips: Vec::new(),
             ports: Ports::From(27_401),
             engines: vec!["fjall".into(), "fjall".into(), "sled".into()],
+            groups_per_region: 1,
             tls: false,
             asks_for_credentials: false,
         };

@@ -75,6 +75,7 @@ fn plan(below: &Path, base_port: u16) -> Plan {
         name: name.into(),
         jurisdiction: jurisdiction.into(),
         nodes: 2,
+        initial: 2,
         witness: false,
     };
     Plan {
@@ -84,6 +85,7 @@ fn plan(below: &Path, base_port: u16) -> Plan {
         round_trips: vec![("eu-west".into(), "us-east".into(), Duration::from_millis(60))],
         ports: Ports::From(base_port),
         engines: vec!["fjall".into(), "sled".into()],
+        groups_per_region: 1,
         tls: false,
         asks_for_credentials: false,
     }

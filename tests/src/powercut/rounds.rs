@@ -163,6 +163,7 @@ impl World {
             ports: Ports::Any,
             engines: engines.map(Into::into).into(),
             tls: false,
+            groups_per_region: 1,
             asks_for_credentials: false,
         };
         let mounts = (1..=NODES).map(|node| Mount::new(&plan.data_of(&name(node))));

@@ -16,7 +16,8 @@ pub(super) const CLUSTER: &str = "dev";
 
 /// Returns a node's configuration as TOML.
 pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> String {
-    let mut text = format!("[cluster]\nname = \"{CLUSTER}\"\ngroups_per_region = 1\n");
+    let groups = plan.groups_per_region;
+    let mut text = format!("[cluster]\nname = \"{CLUSTER}\"\ngroups_per_region = {groups}\n");
     let write = &mut text;
     // Writing to a string cannot fail.
     let mut line = |line: std::fmt::Arguments| {
@@ -25,29 +26,8 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
     let farthest = plan.round_trips.iter().map(|(_, _, round_trip)| *round_trip).max();
     let farthest = farthest.unwrap_or_default().max(DIRECTORY_RTT_MIN);
     line(format_args!("directory_rtt_max = \"{}ms\"", farthest.as_millis()));
-    line(format_args!("regions = ["));
-    for region in &plan.regions {
-        let (name, jurisdiction) = (quoted(&region.name), quoted(&region.jurisdiction));
-        line(format_args!("  {{ name = {name}, jurisdiction = {jurisdiction} }},"));
-    }
-    line(format_args!("]\ninitial = ["));
-    for Node {
-        name,
-        region,
-        client,
-        peer,
-        http,
-        engine,
-    } in &layout.nodes
-    {
-        let is_witness = plan.regions.iter().any(|known| known.witness && known.name == *region);
-        let witness = if is_witness { ", witness = true" } else { "" };
-        line(format_args!(
-            "  {{ name = \"{name}\", region = \"{region}\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\", \
-             engine = \"{engine}\"{witness} }},"
-        ));
-    }
-    line(format_args!("]\n\n[node]\nname = {}", quoted(&node.name)));
+    line(format_args!("{}", membership(plan, layout, node)));
+    line(format_args!("[node]\nname = {}", quoted(&node.name)));
     line(format_args!(
         "data_dir = {}",
         quoted(&plan.data_of(&node.name).to_string_lossy())
@@ -67,6 +47,39 @@ pub(super) fn of(plan: &Plan, layout: &Layout, node: &Node, dial: &DialMap) -> S
         line(format_args!("\"{advertised}\" = \"{dialled}\""));
     }
     text
+}
+
+/// Returns the nodes and regions that the cluster begins with; for a node that joins where it asks.
+fn membership(plan: &Plan, layout: &Layout, node: &Node) -> String {
+    let initial = layout.nodes.iter().filter(|node| node.initial);
+    if !node.initial {
+        let peers: Vec<String> = initial.map(|node| quoted(&node.peer)).collect();
+        return format!("join = [{}]\n", peers.join(", "));
+    }
+    let mut text = "regions = [\n".to_owned();
+    for region in plan.regions.iter().filter(|region| region.initial > 0) {
+        let (name, jurisdiction) = (quoted(&region.name), quoted(&region.jurisdiction));
+        text += &format!("  {{ name = {name}, jurisdiction = {jurisdiction} }},\n");
+    }
+    text += "]\ninitial = [\n";
+    for Node {
+        name,
+        region,
+        client,
+        peer,
+        http,
+        engine,
+        initial: _,
+    } in initial
+    {
+        let is_witness = plan.regions.iter().any(|known| known.witness && known.name == *region);
+        let witness = if is_witness { ", witness = true" } else { "" };
+        text += &format!(
+            "  {{ name = \"{name}\", region = \"{region}\", peer = \"{peer}\", client = \"{client}\", http = \"{http}\", \
+             engine = \"{engine}\"{witness} }},\n"
+        );
+    }
+    text + "]\n"
 }
 
 /// Returns the settings of TLS; empty where plain text is spoken.

@@ -41,6 +41,8 @@ pub struct Plan {
     pub ports: Ports,
     /// Storage engines, by a node's position in its region, round robin.
     pub engines: Vec<String>,
+    /// Number of tenant groups that a region begins with.
+    pub groups_per_region: usize,
     /// Whether nodes and clients speak TLS, with certificates that are made in the directory; otherwise plain text.
     pub tls: bool,
     /// Whether nodes ask callers for credentials; if not, everybody may do everything.
@@ -56,6 +58,9 @@ pub struct Region {
     pub jurisdiction: String,
     /// Number of its nodes, at most ten.
     pub nodes: usize,
+    /// Number of them, the first ones, that the cluster begins with; with none the region is added later. The others have
+    /// addresses and certificates, and join once they were announced.
+    pub initial: usize,
     /// Whether its nodes are witnesses, which only vote in the directory.
     pub witness: bool,
 }
@@ -69,6 +74,7 @@ impl Region {
             name: name.to_owned(),
             jurisdiction: jurisdiction.chars().take(Jurisdiction::LEN_MAX).collect(),
             nodes,
+            initial: nodes,
             witness: false,
         }
     }
@@ -100,6 +106,8 @@ pub struct Node {
     pub peer: String,
     /// Address for HTTP.
     pub http: String,
+    /// Whether the cluster begins with it; otherwise it joins.
+    pub initial: bool,
 }
 
 impl Plan {
@@ -131,7 +139,7 @@ impl Plan {
 
     /// Checks names and numbers, so that a typing error is reported before anything is made.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.regions.is_empty() {
+        if self.regions.iter().all(|region| region.initial == 0) {
             return Err(Error::NoRegions);
         }
         let names = || self.regions.iter().map(|region| region.name.as_str());
@@ -271,5 +279,6 @@ fn node(region: &Region, place: usize, engine: &str, ports: [u16; PORTS_OF_NODE]
         client,
         peer,
         http,
+        initial: place <= region.initial,
     }
 }

@@ -18,7 +18,7 @@ mod ports;
 mod ready;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -57,11 +57,14 @@ pub struct Cluster {
     overrides: BTreeMap<String, String>,
     // Ports and folder are given up after the nodes are gone.
     layout: Layout,
+    /// Names of the nodes that were started, here or before in the same directory.
+    begun: BTreeSet<String>,
     _lock: LockFile,
 }
 
 impl Cluster {
-    /// Creates directories, proxies and configurations, and starts all nodes; [`Cluster::ready`] waits for them.
+    /// Creates directories, proxies and configurations, and starts all nodes but those that are to join; [`Cluster::ready`]
+    /// waits for them.
     ///
     /// # Errors
     ///
@@ -84,6 +87,7 @@ impl Cluster {
             links,
             running: BTreeMap::new(),
             overrides: BTreeMap::new(),
+            begun: BTreeSet::new(),
             _lock: lock,
         };
         for node in cluster.layout.nodes.clone() {
@@ -91,7 +95,9 @@ impl Cluster {
             let path = cluster.plan.config_of(&node.name);
             fs::write(&path, text).map_err(at("write", &path))?;
             cluster.set_clock(&node.name, Duration::ZERO, SkewDirection::Ahead)?;
-            cluster.start_node(&node.name)?;
+            if node.initial || cluster.plan.data_of(&node.name).exists() {
+                cluster.start_node(&node.name)?;
+            }
         }
         Ok(cluster)
     }
@@ -156,6 +162,11 @@ impl Cluster {
     /// Returns the credentials of a cluster that asks for them.
     pub fn credentials(&self) -> Option<Credentials> {
         self.plan.asks_for_credentials.then(|| Credentials::of(&self.plan))
+    }
+
+    /// Returns the plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Returns the nodes, running or not, region by region.
@@ -234,6 +245,7 @@ impl Cluster {
             return Err(Error::Running(node.name));
         }
         let running = NodeProcess::start(&self.plan, &node.name, &self.overrides)?;
+        self.begun.insert(node.name.clone());
         self.running.insert(node.name, running);
         Ok(())
     }
@@ -273,15 +285,15 @@ impl Cluster {
         self.running.clear();
     }
 
-    /// Starts every node that is not running.
+    /// Starts every node that ran before and is not running.
     ///
     /// # Errors
     ///
     /// A binary that cannot be started.
     pub fn start_all(&mut self) -> Result<(), Error> {
-        for node in self.layout.nodes.clone() {
-            if self.process(&node.name).is_none() {
-                self.start_node(&node.name)?;
+        for name in self.begun.clone() {
+            if self.process(&name).is_none() {
+                self.start_node(&name)?;
             }
         }
         Ok(())
@@ -299,6 +311,24 @@ impl Cluster {
         let new = path.with_extension("clock.new");
         fs::write(&new, format!("{sign}{}", by.as_millis())).map_err(at("write", &new))?;
         fs::rename(&new, &path).map_err(at("write", &path))
+    }
+
+    /// Forgets a node that has left the cluster: it is killed if it runs, and its data is removed.
+    ///
+    /// # Errors
+    ///
+    /// No such node, or its data cannot be removed.
+    pub async fn remove_node(&mut self, node: &str) -> Result<(), Error> {
+        let name = self.node(node)?.name.clone();
+        if let Some(mut running) = self.running.remove(&name) {
+            running.kill().await;
+        }
+        self.begun.remove(&name);
+        let data = self.plan.data_of(&name);
+        if data.exists() {
+            fs::remove_dir_all(&data).map_err(at("remove", &data))?;
+        }
+        Ok(())
     }
 
     /// Freezes a node with SIGSTOP.

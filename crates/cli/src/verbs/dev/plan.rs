@@ -202,6 +202,7 @@ pub(super) fn plan(
         round_trips,
         ports,
         engines: ENGINES.map(Into::into).into(),
+        groups_per_region: 1,
         tls,
         asks_for_credentials: tls,
     })
