@@ -117,7 +117,10 @@ impl DirectoryMaintenance {
                 continue;
             }
             let is_behind = local_voter.machine.read(is_below_newest_level)?;
-            let has_wave = local_voter.machine.read(Directory::has_wave_in_flight)?;
+            // Both may wait for nodes to fall silent.
+            let has_wave = local_voter.machine.read(|directory| {
+                directory.has_wave_in_flight() || directory.topology_changes_in_flight().next().is_some()
+            })?;
             let promotion_due = self.promotions.next_due();
             tokio::select! {
                 changed = leadership.changed() => changed?,

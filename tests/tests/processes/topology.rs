@@ -341,6 +341,7 @@ async fn region_is_added_follows_and_is_removed() {
         name: "us-east".into(),
         jurisdiction: "US".into(),
         nodes: vec!["us-1".into()],
+        witness: false,
     };
     let operation = begin(&admin, add()).await;
     let twice = admin.change_topology(add(), "test").await.unwrap_err();
@@ -352,7 +353,10 @@ async fn region_is_added_follows_and_is_removed() {
         found.is_ok_and(|found| found.replicas.iter().any(|replica| replica.region == "us-east") == expected)
     };
     until("acme is followed in us-east", async || follows(true).await).await;
-    let remove = TopologyRequest::RemoveRegion { name: "us-east".into() };
+    let remove = TopologyRequest::RemoveRegion {
+        name: "us-east".into(),
+        lost: false,
+    };
     let operation = begin(&admin, remove).await;
     wait_until_done(&admin, &operation).await;
     until("acme has no copy in us-east", async || follows(false).await).await;

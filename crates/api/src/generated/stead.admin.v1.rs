@@ -8473,6 +8473,9 @@ pub struct AddRegionRequest {
     /// Reason for the audit log.
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
+    /// Whether the nodes only vote in the directory: the region holds no data.
+    #[prost(bool, tag = "5")]
+    pub witness: bool,
 }
 impl ::prost::Name for AddRegionRequest {
     const NAME: &'static str = "AddRegionRequest";
@@ -8493,6 +8496,9 @@ pub struct RemoveRegionRequest {
     /// Reason for the audit log.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+    /// Whether its nodes are lost for good: its copies are given up instead of erased, while none of its nodes answers.
+    #[prost(bool, tag = "3")]
+    pub lost: bool,
 }
 impl ::prost::Name for RemoveRegionRequest {
     const NAME: &'static str = "RemoveRegionRequest";
@@ -8519,6 +8525,26 @@ impl ::prost::Name for RestoreDirectoryRequest {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/stead.admin.v1.RestoreDirectoryRequest".into()
+    }
+}
+/// Request of AddGroup.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddGroupRequest {
+    /// Name of the region.
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// Reason for the audit log.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+impl ::prost::Name for AddGroupRequest {
+    const NAME: &'static str = "AddGroupRequest";
+    const PACKAGE: &'static str = "stead.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "stead.admin.v1.AddGroupRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/stead.admin.v1.AddGroupRequest".into()
     }
 }
 /// Progress of a change of nodes or regions.
@@ -8816,6 +8842,32 @@ pub mod topology_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Adds a group to a region, on its nodes; it is over once the group has formed. Tenants come with SPREAD of BulkMove, and
+        /// new tenants by themselves.
+        pub async fn add_group(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddGroupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::message_codec::MessageCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/stead.admin.v1.TopologyService/AddGroup",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("stead.admin.v1.TopologyService", "AddGroup"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -8875,6 +8927,15 @@ pub mod topology_service_server {
         async fn restore_directory(
             &self,
             request: tonic::Request<super::RestoreDirectoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::super::super::google::longrunning::Operation>,
+            tonic::Status,
+        >;
+        /// Adds a group to a region, on its nodes; it is over once the group has formed. Tenants come with SPREAD of BulkMove, and
+        /// new tenants by themselves.
+        async fn add_group(
+            &self,
+            request: tonic::Request<super::AddGroupRequest>,
         ) -> std::result::Result<
             tonic::Response<super::super::super::super::google::longrunning::Operation>,
             tonic::Status,
@@ -9214,6 +9275,51 @@ pub mod topology_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RestoreDirectorySvc(inner);
+                        let codec = crate::message_codec::MessageCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/stead.admin.v1.TopologyService/AddGroup" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddGroupSvc<T: TopologyService>(pub Arc<T>);
+                    impl<
+                        T: TopologyService,
+                    > tonic::server::UnaryService<super::AddGroupRequest>
+                    for AddGroupSvc<T> {
+                        type Response = super::super::super::super::google::longrunning::Operation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddGroupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TopologyService>::add_group(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddGroupSvc(inner);
                         let codec = crate::message_codec::MessageCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

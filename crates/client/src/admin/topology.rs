@@ -39,14 +39,23 @@ pub enum TopologyRequest {
         jurisdiction: String,
         /// Names of its nodes.
         nodes: Vec<String>,
+        /// Whether they only vote in the directory.
+        witness: bool,
     },
     /// Removes a region in which no tenant is at home.
     RemoveRegion {
         /// Its name.
         name: String,
+        /// Whether its nodes are lost: its copies are given up instead of erased.
+        lost: bool,
     },
     /// Gives the directory the voters that the nodes allow.
     RestoreDirectory,
+    /// Adds a group to a region.
+    AddGroup {
+        /// Name of the region.
+        region: String,
+    },
 }
 
 impl Admin {
@@ -89,17 +98,22 @@ impl Admin {
                 name,
                 jurisdiction,
                 nodes,
+                witness,
             } => {
                 let request = v1::AddRegionRequest {
                     name,
                     jurisdiction,
                     nodes,
                     reason,
+                    witness,
                 };
                 begin!(add_region, request)
             }
-            TopologyRequest::RemoveRegion { name } => begin!(remove_region, v1::RemoveRegionRequest { name, reason }),
+            TopologyRequest::RemoveRegion { name, lost } => {
+                begin!(remove_region, v1::RemoveRegionRequest { name, reason, lost })
+            }
             TopologyRequest::RestoreDirectory => begin!(restore_directory, v1::RestoreDirectoryRequest { reason }),
+            TopologyRequest::AddGroup { region } => begin!(add_group, v1::AddGroupRequest { region, reason }),
         };
         operation::read(Some(begun))
     }

@@ -136,6 +136,7 @@ pub const REQUIREMENTS: &[(&str, Requirement)] = &[
         Requirement::AdministerTenant,
     ),
     ("stead.admin.v1.TenantService/VerifyTenant", Requirement::InspectTenant),
+    ("stead.admin.v1.TopologyService/AddGroup", Requirement::OperateCluster),
     ("stead.admin.v1.TopologyService/AddNode", Requirement::OperateCluster),
     ("stead.admin.v1.TopologyService/AddRegion", Requirement::OperateCluster),
     ("stead.admin.v1.TopologyService/RemoveNode", Requirement::OperateCluster),

@@ -232,6 +232,29 @@ impl World {
     }
 }
 
+/// Reports, by the home of a tenant, that it counts none of the members that leave any more.
+pub(super) fn uncounted(world: &mut World, number: u64) {
+    let tenant = world
+        .directory
+        .view()
+        .tenant(TenantNumber::new(number))
+        .unwrap()
+        .clone();
+    let leaving = tenant
+        .members
+        .iter()
+        .filter(|member| member.state == MemberState::Leaving);
+    let reports = leaving.map(|member| GroupReport::Uncounted {
+        tenant: TenantNumber::new(number),
+        epoch: tenant.epoch,
+        group: member.group,
+        version: tenant.version,
+        revision: Revision::ZERO,
+    });
+    let report = Command::Report(tenant.home, Incarnation::FIRST, reports.collect());
+    world.apply(report).unwrap();
+}
+
 /// Reports, by each group that erases a tenant or has to, that it has done so.
 pub(super) fn erased_everywhere(world: &mut World, number: u64) {
     let Some(tenant) = world.directory.view().tenant(TenantNumber::new(number)).cloned() else {

@@ -194,7 +194,8 @@ impl Directory {
         }
     }
 
-    fn erased(&mut self, context: &mut ApplyContext, mut tenant: Tenant, from: GroupId) {
+    /// Removes a member that has erased a tenant, or whose nodes are lost.
+    pub(super) fn erased(&mut self, context: &mut ApplyContext, mut tenant: Tenant, from: GroupId) {
         if ownership::record_erased(&mut tenant, from).is_err() {
             return;
         }

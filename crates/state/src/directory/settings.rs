@@ -11,7 +11,7 @@ use crate::codec::{Malformed, Reader, Writer};
 /// Feature level of a cluster whose level was never raised, and of a node that has not reported one.
 pub const FEATURE_LEVEL_MIN: u32 = 1;
 /// Highest feature level that this version supports.
-pub const FEATURE_LEVEL_MAX: u32 = 5;
+pub const FEATURE_LEVEL_MAX: u32 = 6;
 /// Feature level from which on tenants are moved, members leave in two phases, and settings are changed.
 const MOVES: u32 = 2;
 /// Feature level from which on tenants are promoted.
@@ -26,6 +26,8 @@ const ROLES: u32 = 5;
 const REPORT_TIMES: u32 = 5;
 /// Feature level from which on nodes and regions are added, replaced and removed.
 const TOPOLOGY: u32 = 5;
+/// Feature level from which on regions of witnesses and further groups of a region are added.
+const GROWTH: u32 = 6;
 /// Time after a raise for which a node may serve without a lease: a minute, and a quarter more because logged time passes
 /// at 0.9 to 1.1 of a clock's rate. A cluster whose tenants were all created within it was never of an earlier version.
 const WITHOUT_LEASE_MS: u64 = 75_000;
@@ -150,6 +152,17 @@ impl ClusterSettings {
     /// Tells whether reports of frozen groups may have their time: older voters cannot read it.
     pub fn has_report_times(&self) -> bool {
         self.feature_level >= REPORT_TIMES
+    }
+
+    /// Checks that regions of witnesses and further groups may be added: older voters cannot read the commands.
+    pub fn check_growth(&self) -> Result<(), Rejection> {
+        if self.feature_level >= GROWTH {
+            return Ok(());
+        }
+        Err(Rejection::FeatureLevel {
+            needed: GROWTH,
+            level: self.feature_level,
+        })
     }
 
     /// Tells whether identities may have roles, and nodes answer requests of operators that other nodes pass on over the

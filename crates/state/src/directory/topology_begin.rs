@@ -1,13 +1,13 @@
 //! Beginning of changes of nodes and regions, with their checks, and joining of announced nodes.
 
-use stead_types::{NodeId, RegionName, TenantNumber};
+use stead_types::{GroupId, NodeId, RegionName, TenantNumber};
 
 use super::{
     Addresses, ApplyContext, AuditContext, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, Followers,
     NewNode, Node, Operation, OperationKind, Region, Rejection, TopologyAction, TopologyChange, TopologyRejection,
     TopologyRequest, placement,
     topology::former_suffix,
-    topology_change::{ANNOUNCED_MAX, NODE_NAME_LEN_MAX},
+    topology_change::{ANNOUNCED_MAX, GROUPS_MAX, NODE_NAME_LEN_MAX},
     voters::{self, Leaving},
 };
 
@@ -18,7 +18,7 @@ impl Directory {
         by: AuditContext,
         request: TopologyRequest,
     ) -> DirectoryResult {
-        self.view.settings().check_topology()?;
+        request.check_level(self.view.settings())?;
         let pinned = self.pinned();
         if !self.operations.has_room(|id| pinned.contains(&id)) {
             return Err(Rejection::OperationsFull);
@@ -72,27 +72,37 @@ impl Directory {
                 region,
                 jurisdiction,
                 nodes,
+                witness,
             } => {
                 self.check_new_region(&region, &nodes)?;
-                let summary = format!("add region {region} with {}", nodes.join(", "));
+                let of = if witness { " of witnesses" } else { "" };
+                let summary = format!("add region {region}{of} with {}", nodes.join(", "));
                 let row = Region::new(region.clone(), jurisdiction);
                 context.push(&mut self.view, DirectoryChange::Region(row));
                 let announced = nodes.into_iter();
                 let nodes = announced
-                    .map(|name| self.announce(context, name, region.clone(), false))
+                    .map(|name| self.announce(context, name, region.clone(), witness))
                     .collect();
-                Ok((TopologyAction::AddRegion { region, nodes }, summary))
+                Ok((TopologyAction::AddRegion { region, nodes, witness }, summary))
             }
-            TopologyRequest::RemoveRegion(region) => {
+            TopologyRequest::RemoveRegion { region, lost } => {
                 self.check_region_removal(&region)?;
-                let summary = format!("remove region {region}");
-                Ok((TopologyAction::RemoveRegion(region), summary))
+                let of = if lost { ", whose nodes are lost" } else { "" };
+                let summary = format!("remove region {region}{of}");
+                Ok((TopologyAction::RemoveRegion { region, lost }, summary))
             }
             TopologyRequest::RestoreDirectory if self.lacks_directory_voters() => Ok((
                 TopologyAction::RestoreDirectory,
                 "restore the voters of the directory".to_owned(),
             )),
             TopologyRequest::RestoreDirectory => Err(TopologyRejection::NothingToRestore.into()),
+            TopologyRequest::AddGroup(region) => {
+                self.check_new_group(&region)?;
+                let group = GroupId::new(self.next_group);
+                self.next_group += 1;
+                let summary = format!("add group {group} to region {region}");
+                Ok((TopologyAction::AddGroup { region, group }, summary))
+            }
         }
     }
 
@@ -184,7 +194,7 @@ impl Directory {
     fn node_to_change(&self, node: NodeId) -> Result<&Node, Rejection> {
         let row = self.view.node(node).ok_or(Rejection::NodeUnknown(node))?;
         let is_about = |action: &TopologyAction| {
-            let removed = matches!(action, TopologyAction::RemoveRegion(region) if *region == row.region);
+            let removed = matches!(action, TopologyAction::RemoveRegion { region, .. } if *region == row.region);
             removed || action.leaving() == Some(node) || action.announced().contains(&node)
         };
         let busy = self
@@ -241,6 +251,28 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Checks that a region may have one group more, those included that are being added.
+    fn check_new_group(&self, region: &RegionName) -> Result<(), Rejection> {
+        self.check_region(region)?;
+        let is_unmade = |action: &TopologyAction| match action {
+            TopologyAction::AddGroup { region: of, group } => of == region && self.view.group(*group).is_none(),
+            TopologyAction::AddNode(_)
+            | TopologyAction::ReplaceNode { .. }
+            | TopologyAction::RemoveNode(_)
+            | TopologyAction::AddRegion { .. }
+            | TopologyAction::RemoveRegion { .. }
+            | TopologyAction::RestoreDirectory => false,
+        };
+        let unmade = self.topology_changes_in_flight();
+        let unmade = unmade.filter(|(_, change)| is_unmade(&change.action)).count();
+        match self.view.groups_of(region).count() {
+            // A new region has its first groups once its nodes have joined.
+            0 => Err(Rejection::RegionEmpty(region.clone())),
+            made if made + unmade < GROUPS_MAX => Ok(()),
+            _ => Err(TopologyRejection::GroupsFull(region.clone()).into()),
+        }
     }
 
     fn check_region_removal(&self, region: &RegionName) -> Result<(), Rejection> {

@@ -2,11 +2,13 @@
 
 use stead_types::{GroupId, Incarnation, Jurisdiction, NodeId, RegionName};
 
-use super::{command::AuditContext, text};
+use super::{ClusterSettings, Rejection, command::AuditContext, text};
 use crate::codec::{Malformed, Reader, Writer};
 
 /// Most nodes that one request announces.
 pub(super) const ANNOUNCED_MAX: usize = 16;
+/// Most groups of a region.
+pub(super) const GROUPS_MAX: usize = 16;
 /// Longest name of a node, in bytes.
 pub(super) const NODE_NAME_LEN_MAX: usize = 64;
 
@@ -44,11 +46,20 @@ pub enum TopologyRequest {
         jurisdiction: Jurisdiction,
         /// Names of its nodes.
         nodes: Vec<String>,
+        /// Whether they only vote in the directory: the region has no groups. From feature level 6 on.
+        witness: bool,
     },
     /// Removes a region in which no tenant is at home.
-    RemoveRegion(RegionName),
+    RemoveRegion {
+        /// The region.
+        region: RegionName,
+        /// Whether its nodes are lost: nothing that they hold is erased first. From feature level 6 on.
+        lost: bool,
+    },
     /// Gives the directory the voters that the nodes allow, for instance after its recovery.
     RestoreDirectory,
+    /// Adds a group to a region. From feature level 6 on.
+    AddGroup(RegionName),
 }
 
 /// Action of a change of the topology.
@@ -71,11 +82,25 @@ pub enum TopologyAction {
         region: RegionName,
         /// Its nodes.
         nodes: Vec<NodeId>,
+        /// Whether they only vote in the directory.
+        witness: bool,
     },
     /// A region is removed.
-    RemoveRegion(RegionName),
+    RemoveRegion {
+        /// The region.
+        region: RegionName,
+        /// Whether its nodes are lost.
+        lost: bool,
+    },
     /// The directory gets its voters.
     RestoreDirectory,
+    /// A group is added.
+    AddGroup {
+        /// Its region.
+        region: RegionName,
+        /// Its number.
+        group: GroupId,
+    },
 }
 
 /// Change of the topology, as its operation records it.
@@ -124,8 +149,15 @@ impl TopologyAction {
         match self {
             Self::AddNode(node) | Self::ReplaceNode { new: node, .. } => vec![*node],
             Self::AddRegion { nodes, .. } => nodes.clone(),
-            Self::RemoveNode(_) | Self::RemoveRegion(_) | Self::RestoreDirectory => Vec::new(),
+            Self::RemoveNode(_) | Self::RemoveRegion { .. } | Self::RestoreDirectory | Self::AddGroup { .. } => {
+                Vec::new()
+            }
         }
+    }
+
+    /// Tells whether it makes groups.
+    pub(super) fn makes_groups(&self) -> bool {
+        matches!(self, Self::AddRegion { witness: false, .. } | Self::AddGroup { .. })
     }
 
     /// Returns the node that goes.
@@ -133,7 +165,11 @@ impl TopologyAction {
         match self {
             Self::ReplaceNode { old, .. } => Some(*old),
             Self::RemoveNode(node) => Some(*node),
-            Self::AddNode(_) | Self::AddRegion { .. } | Self::RemoveRegion(_) | Self::RestoreDirectory => None,
+            Self::AddNode(_)
+            | Self::AddRegion { .. }
+            | Self::RemoveRegion { .. }
+            | Self::RestoreDirectory
+            | Self::AddGroup { .. } => None,
         }
     }
 
@@ -142,12 +178,13 @@ impl TopologyAction {
             Self::AddNode(node) => drop(w.u8(0).varint(node.get())),
             Self::ReplaceNode { old, new } => drop(w.u8(1).varint(old.get()).varint(new.get())),
             Self::RemoveNode(node) => drop(w.u8(2).varint(node.get())),
-            Self::AddRegion { region, nodes } => {
-                text::write(w.u8(3), region.as_str());
+            Self::AddRegion { region, nodes, witness } => {
+                text::write(w.u8(if *witness { 6 } else { 3 }), region.as_str());
                 write_nodes(w, nodes);
             }
-            Self::RemoveRegion(region) => text::write(w.u8(4), region.as_str()),
+            Self::RemoveRegion { region, lost } => text::write(w.u8(if *lost { 8 } else { 4 }), region.as_str()),
             Self::RestoreDirectory => drop(w.u8(5)),
+            Self::AddGroup { region, group } => text::write(w.u8(7).varint(u64::from(group.get())), region.as_str()),
         }
     }
 
@@ -159,13 +196,22 @@ impl TopologyAction {
                 new: text::node(r)?,
             },
             2 => Self::RemoveNode(text::node(r)?),
-            3 => Self::AddRegion {
+            tag @ (3 | 6) => Self::AddRegion {
                 region: text::parse(r)?,
                 nodes: r.list(text::node)?,
+                witness: tag == 6,
             },
-            4 => Self::RemoveRegion(text::parse(r)?),
+            tag @ (4 | 8) => Self::RemoveRegion {
+                region: text::parse(r)?,
+                lost: tag == 8,
+            },
             5 => Self::RestoreDirectory,
-            6.. => return Err(r.malformed()),
+            7 => {
+                let group = text::group(r)?;
+                let region = text::parse(r)?;
+                Self::AddGroup { region, group }
+            }
+            9.. => return Err(r.malformed()),
         })
     }
 }
@@ -191,6 +237,25 @@ impl TopologyChange {
 }
 
 impl TopologyRequest {
+    /// Checks that every node of the cluster can read it.
+    ///
+    /// # Errors
+    ///
+    /// The feature level is too low.
+    pub fn check_level(&self, settings: ClusterSettings) -> Result<(), Rejection> {
+        match self {
+            Self::AddRegion { witness: true, .. } | Self::AddGroup(_) | Self::RemoveRegion { lost: true, .. } => {
+                settings.check_growth()
+            }
+            Self::AddNode { .. }
+            | Self::ReplaceNode { .. }
+            | Self::RemoveNode { .. }
+            | Self::AddRegion { .. }
+            | Self::RemoveRegion { lost: false, .. }
+            | Self::RestoreDirectory => settings.check_topology(),
+        }
+    }
+
     /// Returns the action, for the audit log.
     pub(super) fn audit(&self) -> (&'static str, String) {
         match self {
@@ -198,8 +263,10 @@ impl TopologyRequest {
             Self::ReplaceNode { old, .. } => ("replace node", old.to_string()),
             Self::RemoveNode { node, .. } => ("remove node", node.to_string()),
             Self::AddRegion { region, .. } => ("add region", region.to_string()),
-            Self::RemoveRegion(region) => ("remove region", region.to_string()),
+            Self::RemoveRegion { region, lost: false } => ("remove region", region.to_string()),
+            Self::RemoveRegion { region, lost: true } => ("remove lost region", region.to_string()),
             Self::RestoreDirectory => ("restore voters", "directory".to_owned()),
+            Self::AddGroup(region) => ("add group", region.to_string()),
         }
     }
 
@@ -216,13 +283,15 @@ impl TopologyRequest {
                 region,
                 jurisdiction,
                 nodes,
+                witness,
             } => {
-                text::write(w.u8(3), region.as_str());
+                text::write(w.u8(if *witness { 6 } else { 3 }), region.as_str());
                 text::write(w, jurisdiction.as_str());
                 text::write_all(w, nodes.iter());
             }
-            Self::RemoveRegion(region) => text::write(w.u8(4), region.as_str()),
+            Self::RemoveRegion { region, lost } => text::write(w.u8(if *lost { 8 } else { 4 }), region.as_str()),
             Self::RestoreDirectory => drop(w.u8(5)),
+            Self::AddGroup(region) => text::write(w.u8(7), region.as_str()),
         }
     }
 
@@ -241,14 +310,19 @@ impl TopologyRequest {
                 node: text::node(r)?,
                 accept_less: r.bool()?,
             },
-            3 => Self::AddRegion {
+            tag @ (3 | 6) => Self::AddRegion {
                 region: text::parse(r)?,
                 jurisdiction: text::parse(r)?,
                 nodes: r.list(text::read)?,
+                witness: tag == 6,
             },
-            4 => Self::RemoveRegion(text::parse(r)?),
+            tag @ (4 | 8) => Self::RemoveRegion {
+                region: text::parse(r)?,
+                lost: tag == 8,
+            },
             5 => Self::RestoreDirectory,
-            6.. => return Err(r.malformed()),
+            7 => Self::AddGroup(text::parse(r)?),
+            9.. => return Err(r.malformed()),
         })
     }
 }

@@ -14,13 +14,16 @@
 //! 1. Numbers of nodes and groups are never used twice.
 //! 2. One change of a group's voters is in flight at a time.
 //! 3. A node's row is removed only once no group has it as a voter, by the group's own log.
+//! 4. Copies of a region that is taken for lost are given up only once their homes count them no longer, and while none of its
+//!    nodes answers.
 
-use stead_types::{GroupId, Incarnation, NodeId, TenantNumber};
+use stead_types::{GroupId, Incarnation, NodeId, RegionName, TenantNumber};
 
 use super::{
-    ApplyContext, ConfirmVoters, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, Group, Operation,
-    OperationKind, OperationResult, Rejection, StepName, TopologyAction, TopologyChange, TopologyCommand,
-    TopologyRejection, VoterChange,
+    ApplyContext, ConfirmVoters, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, Group, MemberState,
+    Operation, OperationKind, OperationResult, Rejection, StepName, Tenant, TopologyAction, TopologyChange,
+    TopologyCommand, TopologyRejection, VoterChange,
+    command::REFRESH_MEMBERS_MAX,
     voters::{self, Leaving},
 };
 
@@ -31,8 +34,10 @@ enum Next {
     Wait,
     /// Records that all announced nodes have joined.
     Joined,
-    /// Makes the groups of a new region.
+    /// Makes the groups of a new region, or a further one.
     MakeGroups,
+    /// Gives up copies in groups whose nodes are lost, which the homes count no longer.
+    GiveUp(Vec<(TenantNumber, GroupId)>),
     /// Begins changes of voters.
     Change(Vec<(GroupId, Vec<NodeId>)>),
     /// Removes the rows of what goes, and ends.
@@ -65,8 +70,16 @@ impl Directory {
                 self.operations.record(id, context.step(StepName::NodesJoined));
             }
             Next::MakeGroups => {
-                self.make_groups(context, &change.action);
+                self.make_groups(context, id, &mut change, unreachable);
                 self.operations.record(id, context.step(StepName::GroupsMade));
+            }
+            Next::GiveUp(copies) => {
+                for (tenant, group) in copies {
+                    if let Some(tenant) = self.view.tenant(tenant) {
+                        self.erased(context, Tenant::clone(tenant), group);
+                    }
+                }
+                return DirectoryOutcome::Done;
             }
             Next::Change(groups) => {
                 change.begun += u32::try_from(groups.len()).unwrap_or(0);
@@ -119,8 +132,8 @@ impl Directory {
         if change.is_cancelled {
             return Ok(DirectoryOutcome::Done);
         }
-        let is_leaving = matches!(change.action, TopologyAction::RemoveRegion(_));
-        let has_groups = matches!(change.action, TopologyAction::AddRegion { .. }) && self.has_groups(&change.action);
+        let is_leaving = matches!(change.action, TopologyAction::RemoveRegion { .. });
+        let has_groups = !self.lacks_groups(&change.action) && change.action.makes_groups();
         if change.changed > 0 || has_groups {
             return Err(TopologyRejection::Begun(id).into());
         }
@@ -173,17 +186,29 @@ impl Directory {
             let have_joined = nodes.all(|node| node.is_some_and(super::Node::has_joined));
             return if have_joined { Next::Joined } else { Next::Wait };
         }
-        let is_new = matches!(change.action, TopologyAction::AddRegion { .. });
-        if is_new && !self.has_groups(&change.action) {
+        if self.lacks_groups(&change.action) {
             return Next::MakeGroups;
         }
-        if let TopologyAction::RemoveRegion(region) = &change.action
-            && self
-                .view
-                .groups_of(region)
-                .any(|group| self.view.load(group.number).members > 0)
+        if matches!(change.action, TopologyAction::AddGroup { .. }) {
+            // The group's first leader confirms that its voters have formed it.
+            return match self.view.groups().any(is_changing) {
+                true => Next::Wait,
+                false => Next::End,
+            };
+        }
+        if let TopologyAction::RemoveRegion { region, lost } = &change.action
+            && self.has_members(region)
         {
-            return Next::Wait;
+            let is_lost = *lost && self.are_all_unreachable(region, unreachable);
+            let erasing = if is_lost {
+                self.erasing_members(region)
+            } else {
+                Vec::new()
+            };
+            return match erasing.is_empty() {
+                true => Next::Wait,
+                false => Next::GiveUp(erasing),
+            };
         }
         let mut wanted = self.wanted_voters(&change.action, unreachable);
         if wanted.is_empty() {
@@ -233,11 +258,43 @@ impl Directory {
             .is_some()
     }
 
-    fn has_groups(&self, action: &TopologyAction) -> bool {
-        let TopologyAction::AddRegion { region, .. } = action else {
-            return false;
-        };
-        self.view.groups_of(region).next().is_some()
+    fn has_members(&self, region: &RegionName) -> bool {
+        let mut groups = self.view.groups_of(region);
+        groups.any(|group| self.view.load(group.number).members > 0)
+    }
+
+    /// Tells whether no node of a region was heard of lately.
+    fn are_all_unreachable(&self, region: &RegionName, unreachable: &[NodeId]) -> bool {
+        let mut nodes = self.view.nodes().filter(|node| node.region == *region);
+        nodes.all(|node| unreachable.contains(&node.number))
+    }
+
+    /// Returns copies in a region that are to be erased, some of them if there are many.
+    fn erasing_members(&self, region: &RegionName) -> Vec<(TenantNumber, GroupId)> {
+        let groups: Vec<GroupId> = self.view.groups_of(region).map(|group| group.number).collect();
+        let tenants = self.view.tenants_from(TenantNumber::new(0));
+        let erasing = tenants.flat_map(|tenant| {
+            let members = tenant.members.iter();
+            let members =
+                members.filter(|member| member.state == MemberState::Erasing && groups.contains(&member.group));
+            members.map(|member| (tenant.number, member.group))
+        });
+        erasing.take(REFRESH_MEMBERS_MAX).collect()
+    }
+
+    /// Tells whether groups are to be made.
+    fn lacks_groups(&self, action: &TopologyAction) -> bool {
+        match action {
+            TopologyAction::AddRegion { region, .. } => {
+                action.makes_groups() && self.view.groups_of(region).next().is_none()
+            }
+            TopologyAction::AddGroup { group, .. } => self.view.group(*group).is_none(),
+            TopologyAction::AddNode(_)
+            | TopologyAction::ReplaceNode { .. }
+            | TopologyAction::RemoveNode(_)
+            | TopologyAction::RemoveRegion { .. }
+            | TopologyAction::RestoreDirectory => false,
+        }
     }
 
     fn topology_in_flight(&self, id: u64) -> Option<&TopologyChange> {
@@ -254,9 +311,36 @@ impl Directory {
 
 /// Effects.
 impl Directory {
-    fn make_groups(&mut self, context: &mut ApplyContext, action: &TopologyAction) {
-        let TopologyAction::AddRegion { region, nodes } = action else {
-            return;
+    fn make_groups(
+        &mut self,
+        context: &mut ApplyContext,
+        id: u64,
+        change: &mut TopologyChange,
+        unreachable: &[NodeId],
+    ) {
+        let (region, nodes) = match &change.action {
+            TopologyAction::AddRegion { region, nodes, .. } => (region, nodes),
+            TopologyAction::AddGroup { region, group } => {
+                let voters = voters::of_new_group(&self.view, region, unreachable);
+                change.begun += 1;
+                let group = Group {
+                    number: *group,
+                    region: Some(region.clone()),
+                    voters: voters.clone(),
+                    incarnation: Incarnation::FIRST,
+                    change: Some(VoterChange {
+                        voters,
+                        operation: id,
+                        withdrawn: false,
+                    }),
+                };
+                return context.push(&mut self.view, DirectoryChange::Group(group));
+            }
+            TopologyAction::AddNode(_)
+            | TopologyAction::ReplaceNode { .. }
+            | TopologyAction::RemoveNode(_)
+            | TopologyAction::RemoveRegion { .. }
+            | TopologyAction::RestoreDirectory => return,
         };
         let count = self.initial.as_ref().map_or(1, |initial| initial.groups_per_region);
         for _ in 0..count {
@@ -302,7 +386,7 @@ impl Directory {
         } else {
             let leaving: Vec<NodeId> = change.action.leaving().into_iter().collect();
             self.remove_nodes(context, &leaving);
-            if let TopologyAction::RemoveRegion(region) = &change.action {
+            if let TopologyAction::RemoveRegion { region, .. } = &change.action {
                 self.remove_region(context, region);
             }
             OperationResult::Succeeded
@@ -321,7 +405,7 @@ impl Directory {
         }
     }
 
-    fn remove_region(&mut self, context: &mut ApplyContext, region: &stead_types::RegionName) {
+    fn remove_region(&mut self, context: &mut ApplyContext, region: &RegionName) {
         let groups: Vec<GroupId> = self.view.groups_of(region).map(|group| group.number).collect();
         for group in groups {
             context.push(&mut self.view, DirectoryChange::GroupGone(group));
@@ -334,7 +418,7 @@ impl Directory {
 
     /// Marks a region as one that is being removed, or takes the mark away; its followers leave or come back.
     pub(super) fn set_leaving(&mut self, context: &mut ApplyContext, action: &TopologyAction, leaving: bool) {
-        let TopologyAction::RemoveRegion(name) = action else {
+        let TopologyAction::RemoveRegion { region: name, .. } = action else {
             return;
         };
         if let Some(region) = self.view.region(name) {

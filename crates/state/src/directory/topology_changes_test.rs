@@ -1,7 +1,7 @@
 //! Scripts of changes of nodes and regions.
 
 use super::{
-    directory_test::{World, by, create, erased_everywhere, hex, named, new, update},
+    directory_test::{World, by, create, erased_everywhere, hex, named, new, uncounted, update},
     *,
 };
 use stead_types::{NodeId, RegionName};
@@ -285,6 +285,7 @@ fn region_is_added_followed_and_removed() {
         region: region("sa-east"),
         jurisdiction: "BR".parse().unwrap(),
         nodes: nodes.iter().map(|name| (*name).to_owned()).collect(),
+        witness: false,
     };
     assert!(begin(&mut world, request(&[])).is_err());
     assert!(begin(&mut world, request(&["s", "s"])).is_err());
@@ -296,7 +297,10 @@ fn region_is_added_followed_and_removed() {
     assert_eq!((voters(&world, 7), voters(&world, 0)), (vec![6], vec![1, 2, 3, 6]));
     assert!(world.tenant("acme").has(GroupId::new(7)), "followed there");
 
-    let leave = || TopologyRequest::RemoveRegion(region("sa-east"));
+    let leave = || TopologyRequest::RemoveRegion {
+        region: region("sa-east"),
+        lost: false,
+    };
     world.apply(create(new("there", "sa-east"))).unwrap();
     assert!(refused(begin(&mut world, leave())).contains("1 tenants are at home in region sa-east"));
     world
@@ -336,6 +340,114 @@ fn region_is_added_followed_and_removed() {
 }
 
 #[test]
+fn region_of_witnesses_votes_with_two_regions_and_leaves() {
+    let mut world = world();
+    let leave = |name: &str| TopologyRequest::RemoveRegion {
+        region: region(name),
+        lost: false,
+    };
+    begin(&mut world, leave("ap-south")).unwrap();
+    settle(&mut world);
+    let request = TopologyRequest::AddRegion {
+        region: region("witness"),
+        jurisdiction: "XX".parse().unwrap(),
+        nodes: vec!["w".into()],
+        witness: true,
+    };
+    let added = begin(&mut world, request.clone()).unwrap();
+    join(&mut world, "w", TOKEN).unwrap();
+    settle(&mut world);
+    assert_eq!(end(&world, added), Some(OperationResult::Succeeded));
+    assert_eq!(voters(&world, 0), [1, 2, 6], "one of each region, and the witness");
+    assert!(world.directory.view().groups_of(&region("witness")).next().is_none());
+    assert!(refused(begin(&mut world, TopologyRequest::AddGroup(region("witness")))).contains("witness"));
+    assert!(world.apply(create(new("acme", "witness"))).is_err());
+    let removed = begin(&mut world, leave("witness")).unwrap();
+    settle(&mut world);
+    assert_eq!(end(&world, removed), Some(OperationResult::Succeeded));
+    let view = world.directory.view();
+    assert!(view.region(&region("witness")).is_none() && view.node(id(6)).is_none());
+    assert_eq!(voters(&world, 0).len(), 3, "a node of the two regions is the third");
+    // Cancelled before the node has joined: nothing is left.
+    let waiting = begin(&mut world, request).unwrap();
+    world.apply(Command::AbortMove(by(), waiting)).unwrap();
+    settle(&mut world);
+    assert!(world.directory.view().region(&region("witness")).is_none());
+}
+
+#[test]
+fn group_is_added_and_over_once_its_leader_has_confirmed_it() {
+    let mut world = world();
+    for name in ["x", "y", "z"] {
+        begin(&mut world, add(name, "ap-south")).unwrap();
+        join(&mut world, name, TOKEN).unwrap();
+        settle(&mut world);
+    }
+    assert_eq!(voters(&world, 5), [3, 6, 7]);
+    let request = || TopologyRequest::AddGroup(region("ap-south"));
+    let added = begin(&mut world, request()).unwrap();
+    while advance(&mut world) {}
+    assert_eq!(voters(&world, 7), [3, 6, 8], "nodes with fewer groups come first");
+    assert_eq!(end(&world, added), None, "it has not formed yet");
+    let late = world.apply(Command::AbortMove(by(), added)).unwrap_err();
+    assert_eq!(late, TopologyRejection::Begun(added).into());
+    settle(&mut world);
+    assert_eq!(end(&world, added), Some(OperationResult::Succeeded));
+    world.apply(create(new("first", "ap-south"))).unwrap();
+    world.apply(create(new("second", "ap-south"))).unwrap();
+    world.apply(create(new("third", "ap-south"))).unwrap();
+    let homes = ["first", "second", "third"].map(|name| world.tenant(name).home.get());
+    assert_eq!(homes, [5, 6, 7], "new tenants are placed in all");
+    for _ in 3..16 {
+        begin(&mut world, request()).unwrap();
+    }
+    assert!(refused(begin(&mut world, request())).contains("has 16 groups"));
+    assert!(refused(begin(&mut world, TopologyRequest::AddGroup(region("nowhere")))).contains("no region nowhere"));
+}
+
+#[test]
+fn lost_region_is_removed_without_its_word_while_none_of_its_nodes_answers() {
+    let begun = |lost| {
+        let mut world = world();
+        world.apply(create(new("acme", "eu-west"))).unwrap();
+        let region = region("ap-south");
+        let operation = begin(&mut world, TopologyRequest::RemoveRegion { region, lost }).unwrap();
+        settle(&mut world);
+        (world, operation)
+    };
+    let advance = |world: &mut World, unreachable: &[NodeId]| {
+        let due = world.directory.due_topology_change(unreachable);
+        if let Some(operation) = due {
+            let command = TopologyCommand::Advance(operation, unreachable.to_vec());
+            world.apply(Command::Topology(command)).unwrap();
+        }
+        due
+    };
+    let (mut world, _) = begun(false);
+    uncounted(&mut world, 1);
+    assert_eq!(
+        advance(&mut world, &[id(3)]),
+        None,
+        "its copies are erased by its own word"
+    );
+    let (mut world, lost) = begun(true);
+    assert_eq!(
+        advance(&mut world, &[id(3)]),
+        None,
+        "invariant 4: the home counts the copy"
+    );
+    uncounted(&mut world, 1);
+    assert_eq!(advance(&mut world, &[id(4)]), None, "invariant 4: a node answers");
+    assert_eq!(advance(&mut world, &[id(3)]), Some(lost));
+    assert!(!world.tenant("acme").has(GroupId::new(5)));
+    while advance(&mut world, &[id(3)]).is_some() {}
+    settle(&mut world);
+    assert_eq!(end(&world, lost), Some(OperationResult::Succeeded));
+    let view = world.directory.view();
+    assert!(view.region(&region("ap-south")).is_none() && view.node(id(3)).is_none());
+}
+
+#[test]
 fn recovered_directory_gets_its_voters_back() {
     let mut world = world();
     let nothing = refused(begin(&mut world, TopologyRequest::RestoreDirectory));
@@ -358,6 +470,31 @@ fn earlier_feature_level_refuses_changes() {
     let mut world = World::begun();
     let early = refused(begin(&mut world, add("x", "ap-south")));
     assert!(early.contains("this needs feature level 5"), "{early}");
+    let early = refused(begin(&mut world, TopologyRequest::AddGroup(region("ap-south"))));
+    assert!(early.contains("this needs feature level 6"), "{early}");
+}
+
+/// Bytes of feature level 6.
+#[test]
+fn encoding_of_growth_is_fixed() {
+    let author = "03616e6e0474657374";
+    let request = |request| {
+        let command = Command::Topology(TopologyCommand::Begin(by(), request));
+        let bytes = command.encode();
+        assert_eq!(Command::decode(bytes[0], bytes.slice(1..)), Ok(command.clone()));
+        hex(&command.encode())
+    };
+    let witnesses = TopologyRequest::AddRegion {
+        region: region("eu"),
+        jurisdiction: "EU".parse().unwrap(),
+        nodes: vec!["w".into()],
+        witness: true,
+    };
+    assert_eq!(request(witnesses), format!("3f00{author}06026575024555010177"));
+    assert_eq!(
+        request(TopologyRequest::AddGroup(region("eu"))),
+        format!("3f00{author}07026575")
+    );
 }
 
 /// Bytes that logs, rows and views of feature level 5 may hold: a changed form needs a new kind.

@@ -4,7 +4,7 @@ use stead_types::{ErrorKind, GroupId, NodeId, RegionName, TenantName};
 
 use super::{
     text,
-    topology_change::{ANNOUNCED_MAX, NODE_NAME_LEN_MAX},
+    topology_change::{ANNOUNCED_MAX, GROUPS_MAX, NODE_NAME_LEN_MAX},
 };
 use crate::codec::{Malformed, Reader, Writer};
 
@@ -61,7 +61,10 @@ pub enum TopologyRejection {
     #[error("region {0} is the only one: a cluster needs a region")]
     LastRegion(RegionName),
     /// Tenants are at home in the region.
-    #[error("{count} tenants are at home in region {region}: `stead region drain {region}` first")]
+    #[error(
+        "{count} tenants are at home in region {region}: `stead region drain {region}` first, or, if its nodes are lost, \
+         `stead region promote {region}`"
+    )]
     HasHomes {
         /// The region.
         region: RegionName,
@@ -94,6 +97,9 @@ pub enum TopologyRejection {
     /// A group has changed already, and the operation cannot be cancelled.
     #[error("operation {0} has changed voters already and cannot be cancelled: let it finish, then reverse it")]
     Begun(u64),
+    /// A region has as many groups as it may have.
+    #[error("region {0} has {max} groups, the most there may be: spread its tenants over them", max = GROUPS_MAX)]
+    GroupsFull(RegionName),
     /// There is nothing to do.
     #[error("the directory has the voters that the nodes allow: nothing is to be restored")]
     NothingToRestore,
@@ -116,6 +122,7 @@ impl TopologyRejection {
             | Self::HasHomes { .. }
             | Self::Follows { .. }
             | Self::RemoteNeeds { .. }
+            | Self::GroupsFull(_)
             | Self::NothingToRestore => ErrorKind::Conflict,
         }
     }
@@ -150,6 +157,7 @@ impl TopologyRejection {
             Self::NodeCount(count) => drop(w.u8(141).varint(*count)),
             Self::Begun(operation) => drop(w.u8(142).varint(*operation)),
             Self::NothingToRestore => drop(w.u8(143)),
+            Self::GroupsFull(region) => text::write(w.u8(144), region.as_str()),
         }
     }
 
@@ -191,6 +199,7 @@ impl TopologyRejection {
             141 => Self::NodeCount(r.varint()?),
             142 => Self::Begun(r.varint()?),
             143 => Self::NothingToRestore,
+            144 => Self::GroupsFull(text::parse(r)?),
             _ => return Ok(None),
         }))
     }

@@ -50,6 +50,14 @@ pub(super) fn of_group(voters: &[NodeId], nodes: &[NodeId], leaving: Leaving) ->
     wanted
 }
 
+/// Returns the voters of a further group of a region: nodes that vote in the fewest groups, those that are reachable first.
+pub(super) fn of_new_group(view: &DirectoryView, region: &RegionName, unreachable: &[NodeId]) -> Vec<NodeId> {
+    let mut nodes = data_nodes(view, region, Leaving::default(), unreachable);
+    let groups = |node: &NodeId| view.groups_of(region).filter(|group| group.is_on(*node)).count();
+    nodes.sort_by_key(|node| (unreachable.contains(node), groups(node), *node));
+    of_group(&[], &nodes, Leaving::default())
+}
+
 fn staying(voters: &[NodeId], leaving: Leaving) -> Vec<NodeId> {
     let place = |voter: &NodeId| match leaving.node == Some(*voter) {
         true => leaving.replacement,
@@ -103,7 +111,9 @@ fn is_witness(view: &DirectoryView, node: NodeId) -> bool {
 }
 
 fn witnesses(view: &DirectoryView, leaving: Leaving) -> impl Iterator<Item = NodeId> {
-    let is_usable = move |node: &&Node| node.witness && node.has_joined() && Some(node.number) != leaving.node;
+    let stays = |node: &Node| view.region(&node.region).is_some_and(|region| !region.leaving);
+    let is_usable =
+        move |node: &&Node| node.witness && node.has_joined() && Some(node.number) != leaving.node && stays(node);
     view.nodes().filter(is_usable).map(|node| node.number)
 }
 

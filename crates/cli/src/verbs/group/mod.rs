@@ -1,5 +1,6 @@
 //! `stead group`.
 
+mod add;
 mod display;
 mod promote;
 
@@ -26,6 +27,8 @@ pub(crate) enum Verb {
         /// Number of the group
         number: u32,
     },
+    /// Add a group to a region, on nodes that it has; tenants come with `stead region spread`
+    Add(add::Add),
     /// Give every tenant of a group that is lost another home, from the copies that are left
     Promote(promote::Promote),
     /// Transfer the leadership of a group to another voter
@@ -44,6 +47,7 @@ pub(crate) enum Verb {
 impl Verb {
     pub(crate) async fn run(self, target: &Target) -> Result<(), CommandError> {
         match self {
+            Self::Add(verb) => verb.run(target).await,
             Self::Promote(verb) => verb.run(target).await,
             Self::List { of } => {
                 let groups = context::connect(target).await?.admin().groups(&of).await?;
@@ -72,7 +76,7 @@ impl Verb {
 
     /// Tells whether the verb handles Ctrl-C itself, because what it has begun goes on.
     pub(crate) fn detaches(&self) -> bool {
-        matches!(self, Self::Promote(_))
+        matches!(self, Self::Add(_) | Self::Promote(_))
     }
 }
 

@@ -20,14 +20,20 @@ pub(crate) struct Add {
     /// Names of its first nodes, with commas between; one is enough, two bear no loss, three bear one
     #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
     nodes: Vec<String>,
+    /// The nodes only vote in the directory: a place for the third voter of two regions
+    #[arg(long)]
+    witness: bool,
     #[command(flatten)]
     args: TopologyArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
-    /// Name of the region, in which no tenant is at home: drain it first
+    /// Name of the region, in which no tenant is at home: drain it first, or promote its tenants if its nodes are lost
     name: String,
+    /// Its nodes are lost for good: what only they have, forks included, is given up. Waits if one of them answers
+    #[arg(long)]
+    lost: bool,
     #[command(flatten)]
     args: TopologyArgs,
     /// Do not ask
@@ -45,6 +51,7 @@ impl Add {
             name: self.name,
             jurisdiction: self.jurisdiction,
             nodes: self.nodes,
+            witness: self.witness,
         };
         topology::run(target, &self.args, request, Some(hint)).await
     }
@@ -62,7 +69,10 @@ impl Remove {
         topology::run(
             target,
             &self.args,
-            TopologyRequest::RemoveRegion { name: self.name },
+            TopologyRequest::RemoveRegion {
+                name: self.name,
+                lost: self.lost,
+            },
             None,
         )
         .await

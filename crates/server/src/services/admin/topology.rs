@@ -6,8 +6,8 @@ use stead_api::{
     convert,
     proto::{
         admin::v1::{
-            AddNodeRequest, AddRegionRequest, RemoveNodeRequest, RemoveRegionRequest, ReplaceNodeRequest,
-            RestoreDirectoryRequest, topology_service_server,
+            AddGroupRequest, AddNodeRequest, AddRegionRequest, RemoveNodeRequest, RemoveRegionRequest,
+            ReplaceNodeRequest, RestoreDirectoryRequest, topology_service_server,
         },
         google::longrunning,
     },
@@ -50,7 +50,9 @@ impl TopologyService {
     async fn begin(&self, by: AuditContext, request: TopologyRequest) -> Result<longrunning::Operation, Error> {
         convert::directory::reason(&by.reason)?;
         // Older voters cannot read the command.
-        self.0.directory_view.read(|view| view.settings().check_topology())?;
+        self.0
+            .directory_view
+            .read(|view| request.check_level(view.settings()))?;
         let command = Command::Topology(TopologyCommand::Begin(by, request));
         let (outcome, version) = self.0.directory.propose(&command).await?;
         let DirectoryOutcome::Operation(id) = outcome else {
@@ -103,6 +105,7 @@ impl topology_service_server::TopologyService for TopologyService {
             name,
             jurisdiction,
             nodes,
+            witness,
             ..
         } = request.into_inner();
         let invalid = |why| to_status(&Error::invalid("jurisdiction", format!("jurisdiction: {why}")));
@@ -110,6 +113,7 @@ impl topology_service_server::TopologyService for TopologyService {
             region: convert::id::region("name", &name).map_err(|error| to_status(&error))?,
             jurisdiction: jurisdiction.parse().map_err(invalid)?,
             nodes,
+            witness,
         };
         reply(self.begin(by, request).await)
     }
@@ -119,8 +123,9 @@ impl topology_service_server::TopologyService for TopologyService {
         request: Request<RemoveRegionRequest>,
     ) -> Result<Response<longrunning::Operation>, Status> {
         let by = by(&request, &request.get_ref().reason);
-        let region = convert::id::region("name", &request.get_ref().name).map_err(|error| to_status(&error))?;
-        reply(self.begin(by, TopologyRequest::RemoveRegion(region)).await)
+        let RemoveRegionRequest { name, lost, .. } = request.into_inner();
+        let region = convert::id::region("name", &name).map_err(|error| to_status(&error))?;
+        reply(self.begin(by, TopologyRequest::RemoveRegion { region, lost }).await)
     }
 
     async fn restore_directory(
@@ -129,5 +134,11 @@ impl topology_service_server::TopologyService for TopologyService {
     ) -> Result<Response<longrunning::Operation>, Status> {
         let by = by(&request, &request.get_ref().reason);
         reply(self.begin(by, TopologyRequest::RestoreDirectory).await)
+    }
+
+    async fn add_group(&self, request: Request<AddGroupRequest>) -> Result<Response<longrunning::Operation>, Status> {
+        let by = by(&request, &request.get_ref().reason);
+        let region = convert::id::region("region", &request.get_ref().region).map_err(|error| to_status(&error))?;
+        reply(self.begin(by, TopologyRequest::AddGroup(region)).await)
     }
 }
