@@ -9,7 +9,7 @@ use std::{
 
 use stead_raft::Timing;
 use stead_state::directory::{Addresses, Command, DirectoryView, Group};
-use stead_types::{GroupId, Incarnation, NodeId, RegionName};
+use stead_types::{DirectoryVersion, GroupId, Incarnation, NodeId, RegionName};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,7 +24,8 @@ use crate::{
 
 /// Interval at which a voter of the directory without a leader asks whether it is still one.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Time between two voters of the directory that start again for its timing.
+/// Time between two nodes that start again for the same reason, and serve the same groups: the timing of the directory, or a
+/// group that is added to a region.
 const TURN: Duration = Duration::from_secs(8);
 /// Most of them that wait for one another.
 const TURNS_MAX: u32 = 10;
@@ -108,11 +109,12 @@ fn all_voters(group: &Group) -> BTreeSet<NodeId> {
 /// The node was removed from the cluster.
 pub(crate) async fn wait_for_change(host: &Host, hosted: &HostedSet) -> Result<(), Refusal> {
     let own = host.config.node.id;
-    let incarnation = host.directory_view.version().incarnation;
+    let first = host.directory_view.version();
     let mut versions = host.directory_view.watch();
     let mut due = None;
     let mut checking = std::pin::pin!(check_others(host));
     let mut is_checked = false;
+    let mut known_at = None;
     loop {
         versions.borrow_and_update();
         let (is_known, now, version) = host.directory_view.read(|view| {
@@ -120,17 +122,22 @@ pub(crate) async fn wait_for_change(host: &Host, hosted: &HostedSet) -> Result<(
             (is_known, HostedSet::of(&host.config, view), view.version())
         });
         let is_there = || host.directory_view.read(|view| view.node(own).is_some());
-        if !is_known && is_confirmed(host).await && !is_there() {
+        // Nobody may answer a node that was removed: others end its connections.
+        if !is_known && (is_newer(version, known_at) || is_confirmed(host).await && !is_there()) {
             return Err(Refusal::Removed(own));
         }
+        if is_there() {
+            known_at = Some(version);
+        }
         // A voter that a recovery has left out stops by itself.
-        let is_left_out = version.incarnation != incarnation && host.directory.local_voter().is_some();
-        if now.groups != hosted.groups && !is_left_out {
+        let is_left_out = is_recovered_since(first, version) && host.directory.local_voter().is_some();
+        let is_due = now != *hosted && !is_left_out;
+        let before = host.directory_view.read(|view| nodes_before(view, hosted, &now, own));
+        if is_due && before == 0 {
             return Ok(());
         }
-        // Only the distance of the directory's voters is another one: they start again one after the other.
-        due = match now != *hosted && !is_left_out {
-            true => due.or_else(|| Some(Instant::now() + turn(host, own))),
+        due = match is_due {
+            true => due.or_else(|| Some(Instant::now() + TURN * before)),
             false => None,
         };
         tokio::select! {
@@ -147,14 +154,40 @@ pub(crate) async fn wait_for_change(host: &Host, hosted: &HostedSet) -> Result<(
     }
 }
 
-/// Returns when a voter of the directory starts again for its timing: each later than those of lower numbers.
-fn turn(host: &Host, own: NodeId) -> Duration {
-    let before = host.directory_view.read(|view| {
-        let directory = view.group(GroupId::DIRECTORY);
-        let voters = directory.map(all_voters).unwrap_or_default();
-        voters.iter().filter(|voter| **voter < own).count()
-    });
-    TURN * u32::try_from(before).unwrap_or(u32::MAX).min(TURNS_MAX)
+/// Returns how many nodes start again before this one for what has changed: each after those of lower numbers, where all have
+/// the same groups open and would be gone at once.
+fn nodes_before(view: &DirectoryView, hosted: &HostedSet, now: &HostedSet, own: NodeId) -> u32 {
+    let added = now.groups.keys().find(|group| !hosted.groups.contains_key(group));
+    let stays = |(group, incarnation): (&GroupId, &Incarnation)| now.groups.get(group) == Some(incarnation);
+    let group = match added {
+        // Only the distance of the directory's voters is another one.
+        None if now.groups == hosted.groups => view.group(GroupId::DIRECTORY),
+        Some(added) if !hosted.groups.is_empty() && hosted.groups.iter().all(stays) => {
+            view.group(*added).filter(|group| is_forming(group))
+        }
+        None | Some(_) => None,
+    };
+    let voters = group.map(all_voters).unwrap_or_default();
+    let before = voters.iter().filter(|voter| **voter < own).count();
+    u32::try_from(before).unwrap_or(u32::MAX).min(TURNS_MAX)
+}
+
+/// Tells whether a view is newer than one that had this node: numbers are never used twice, so that the node was removed where
+/// the newer one does not have it.
+fn is_newer(now: DirectoryVersion, known_at: Option<DirectoryVersion>) -> bool {
+    known_at.is_some_and(|known_at| now > known_at)
+}
+
+/// Tells whether the directory was recovered since a node began with a view. Before there is a view the directory's first
+/// incarnation is what the node has open.
+fn is_recovered_since(first: DirectoryVersion, now: DirectoryVersion) -> bool {
+    now.incarnation > first.incarnation.max(Incarnation::FIRST)
+}
+
+/// Tells whether a group was added, and no leader of it has said yet that it has formed.
+fn is_forming(group: &Group) -> bool {
+    let change = group.change.as_ref();
+    change.is_some_and(|change| change.voters == group.voters)
 }
 
 /// Asks other nodes whether this one is still a node, if it votes in the directory and hears nothing of it.
@@ -243,5 +276,98 @@ async fn update_addresses(host: Arc<Host>, stop: CancellationToken) -> Result<()
         if stop.run_until_cancelled(sleep(RETRY_PAUSE)).await.is_none() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_replication::SharedDirectoryView;
+    use stead_state::directory::{DirectoryChange, VoterChange};
+
+    use super::*;
+
+    fn ids(numbers: &[u64]) -> Vec<NodeId> {
+        numbers.iter().copied().map(NodeId::new).collect()
+    }
+
+    fn group(number: u32, voters: &[u64], next: Option<&[u64]>) -> Group {
+        Group {
+            number: GroupId::new(number),
+            region: None,
+            voters: ids(voters),
+            incarnation: Incarnation::FIRST,
+            change: next.map(|next| VoterChange {
+                voters: ids(next),
+                operation: 1,
+                withdrawn: false,
+            }),
+        }
+    }
+
+    fn hosted(groups: &[u32], is_wide: bool) -> HostedSet {
+        HostedSet {
+            groups: groups
+                .iter()
+                .map(|group| (GroupId::new(*group), Incarnation::FIRST))
+                .collect(),
+            is_wide,
+            rtt_ms_max: 100,
+        }
+    }
+
+    #[test]
+    fn nodes_of_added_group_start_again_in_turns_and_others_at_once() {
+        let directory_view = SharedDirectoryView::new(DirectoryView::default());
+        let groups = [
+            group(0, &[1, 2, 3], None),
+            group(1, &[1, 2, 3], None),
+            group(2, &[1, 2, 3], Some(&[1, 2, 3])),
+            group(3, &[1, 2, 4], Some(&[1, 2, 3])),
+        ];
+        let version = DirectoryVersion {
+            incarnation: Incarnation::FIRST,
+            index: 1,
+        };
+        directory_view.apply(false, groups.map(DirectoryChange::Group).into(), version);
+        let before = |from: &[u32], to: &[u32], own| {
+            let (from, to) = (hosted(from, false), hosted(to, false));
+            directory_view.read(|view| nodes_before(view, &from, &to, NodeId::new(own)))
+        };
+        assert_eq!([1, 2, 3].map(|own| before(&[0, 1], &[0, 1, 2], own)), [0, 1, 2]);
+        assert_eq!(before(&[], &[2], 3), 0, "it has nothing open that others have");
+        assert_eq!(before(&[0, 1], &[0, 1, 3], 3), 0, "one node takes the place of another");
+        assert_eq!(before(&[0, 1], &[1], 3), 0, "one node leaves");
+        let wide = [1, 2, 3].map(|own| {
+            let (from, to) = (hosted(&[0, 1], false), hosted(&[0, 1], true));
+            directory_view.read(|view| nodes_before(view, &from, &to, NodeId::new(own)))
+        });
+        assert_eq!(wide, [0, 1, 2], "the directory's timing");
+    }
+
+    #[test]
+    fn node_that_a_newer_view_lacks_was_removed() {
+        let version = |incarnation, index| DirectoryVersion {
+            incarnation: Incarnation(incarnation),
+            index,
+        };
+        assert!(is_newer(version(1, 8), Some(version(1, 7))));
+        assert!(
+            is_newer(version(2, 3), Some(version(1, 7))),
+            "a recovery has left it out"
+        );
+        assert!(!is_newer(version(1, 6), Some(version(1, 7))), "an old view");
+        assert!(!is_newer(version(1, 8), None), "it may join later");
+    }
+
+    #[test]
+    fn first_view_is_no_recovery() {
+        let version = |incarnation, index| DirectoryVersion {
+            incarnation: Incarnation(incarnation),
+            index,
+        };
+        assert!(!is_recovered_since(DirectoryVersion::ZERO, version(1, 7)));
+        assert!(!is_recovered_since(version(2, 7), version(2, 9)));
+        assert!(is_recovered_since(version(1, 7), version(2, 8)));
+        assert!(is_recovered_since(DirectoryVersion::ZERO, version(2, 8)));
     }
 }
