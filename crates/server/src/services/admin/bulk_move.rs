@@ -24,7 +24,9 @@ use tonic::{Request, Response, Status};
 
 use super::{
     PAGE_DEFAULT, PAGE_MAX, authorize, bulk_move_figures, bulk_move_message, bulk_move_request as requests, by,
-    drain_forks, operation::message, readiness, target_check, tenant_move, to_status,
+    drain_forks,
+    operation::{begun, message},
+    readiness, target_check, tenant_move, to_status,
 };
 use crate::host::Host;
 
@@ -116,14 +118,7 @@ impl BulkMoveService {
             return Err(Error::new(ErrorKind::Internal, message));
         };
         self.0.directory_view.wait_for(version, VIEW_WAIT).await;
-        let operation = self.0.directory.operation(id, version).await.map_err(|error| {
-            let name = convert::operation::name(id);
-            let message = format!(
-                "{name} has begun, but cannot be read now ({}): read it again",
-                error.message
-            );
-            Error::new(ErrorKind::OutcomeUnknown { key: None }, message)
-        })?;
+        let operation = begun(&self.0, id, version).await?;
         Ok(self.0.directory_view.read(|view| message(view, &operation)))
     }
 

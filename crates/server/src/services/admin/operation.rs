@@ -54,6 +54,22 @@ const FAILURES_READ_MAX: usize = 1_000;
 /// Steps of a move that succeeds, in their order.
 const MOVE_STEPS: [StepName; 3] = [StepName::Planned, StepName::HeirReady, StepName::Recorded];
 
+/// Returns an operation that was begun by the command of this version.
+///
+/// # Errors
+///
+/// It cannot be read now. The call has had its effect, so that nothing may repeat it by itself.
+pub(super) async fn begun(host: &Host, id: u64, version: DirectoryVersion) -> Result<Operation, Error> {
+    host.directory.operation(id, version).await.map_err(|error| {
+        let name = convert::operation::name(id);
+        let message = format!(
+            "{name} has begun, but cannot be read now ({}): read it again",
+            error.message
+        );
+        Error::new(ErrorKind::OutcomeUnknown { key: None }, message)
+    })
+}
+
 /// Converts an operation into a message.
 pub(crate) fn message(view: &DirectoryView, operation: &Operation) -> longrunning::Operation {
     longrunning::Operation {

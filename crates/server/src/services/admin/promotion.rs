@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     PAGE_DEFAULT, PAGE_MAX, authorize, by,
-    operation::message,
+    operation::{begun, message},
     promotion_homes::{healthy_homes, refusal, unreachable},
     promotion_message, promotion_plan, promotion_request, region_loss_message, to_status,
 };
@@ -80,14 +80,7 @@ impl PromotionService {
             return Err(Error::new(ErrorKind::Internal, message));
         };
         self.0.directory_view.wait_for(version, VIEW_WAIT).await;
-        let operation = self.0.directory.operation(id, version).await.map_err(|error| {
-            let name = convert::operation::name(id);
-            let message = format!(
-                "{name} has begun, but cannot be read now ({}): read it again",
-                error.message
-            );
-            Error::new(ErrorKind::OutcomeUnknown { key: None }, message)
-        })?;
+        let operation = begun(&self.0, id, version).await?;
         Ok(self.0.directory_view.read(|view| message(view, &operation)))
     }
 

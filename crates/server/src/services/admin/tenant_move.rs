@@ -23,7 +23,11 @@ use stead_types::{Error, ErrorKind, GroupId, NodeId};
 use tokio::time::Instant;
 use tonic::Request;
 
-use super::{authorize, by, group, operation::message, parse_etag, place, target_check, tenant_message};
+use super::{
+    authorize, by, group,
+    operation::{begun, message},
+    parse_etag, place, target_check, tenant_message,
+};
 use crate::{
     admin_peers::{await_response, is_peer_request, peer_request},
     host::Host,
@@ -67,14 +71,7 @@ pub(super) async fn begin(
         return Err(Error::new(ErrorKind::Internal, message));
     };
     host.directory_view.wait_for(version, VIEW_WAIT).await;
-    let operation = host.directory.operation(id, version).await.map_err(|error| {
-        let name = convert::operation::name(id);
-        let message = format!(
-            "{name} has begun, but cannot be read now ({}): read it again",
-            error.message
-        );
-        Error::new(ErrorKind::OutcomeUnknown { key: None }, message)
-    })?;
+    let operation = begun(host, id, version).await?;
     Ok(host.directory_view.read(|view| message(view, &operation)))
 }
 

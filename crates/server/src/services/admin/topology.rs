@@ -16,7 +16,11 @@ use stead_state::directory::{AuditContext, Command, DirectoryOutcome, TopologyCo
 use stead_types::{Error, ErrorKind, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::{by, operation, to_status};
+use super::{
+    by,
+    operation::{self, begun},
+    to_status,
+};
 use crate::host::Host;
 
 /// The service.
@@ -59,8 +63,8 @@ impl TopologyService {
             let message = "the directory has begun no operation: this is a bug, please report it";
             return Err(Error::new(ErrorKind::Internal, message));
         };
-        let begun = self.0.directory.operation(id, version).await?;
-        Ok(self.0.directory_view.read(|view| operation::message(view, &begun)))
+        let operation = begun(&self.0, id, version).await?;
+        Ok(self.0.directory_view.read(|view| operation::message(view, &operation)))
     }
 }
 
