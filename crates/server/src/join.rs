@@ -9,6 +9,8 @@
 //!
 //! 1. The token is on the disk before it is sent: a node that asks again is told the same, another disk is another node.
 //! 2. A data directory that belongs to a node never joins again.
+//! 3. A node that has started once and lost its log starts no more under its number: it may have voted, and acknowledged
+//!    entries.
 
 use std::{
     fs::{self, File},
@@ -43,6 +45,8 @@ const JOINED: &str = "joined.json";
 const TOKEN: &str = "join.token";
 /// File that says which node a data directory belongs to.
 const IDENTITY: &str = "stead.json";
+/// Folder of the log, in the data directory.
+const LOG: &str = "log";
 
 /// Error of a node that cannot join.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,19 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The log of a node that has started before is missing.
+    #[error(
+        "{dir} has joined the cluster as node {node} and has no log any more: what it has promised to other voters is gone, so \
+         it starts no more under this number; `stead node replace {name}` first, then start it with an empty data directory"
+    )]
+    LogLost {
+        /// The data directory.
+        dir: PathBuf,
+        /// Number of the node.
+        node: u64,
+        /// Its name.
+        name: String,
+    },
     /// Addresses are missing.
     #[error("{0}.advertise: a node that joins names the address that others use, host:port")]
     Address(&'static str),
@@ -89,6 +106,9 @@ struct JoinedFile {
     region: String,
     witness: bool,
     voters: Vec<JoinedVoter>,
+    /// Whether the node has started once, and has a log since then.
+    #[serde(default)]
+    started: bool,
 }
 
 /// Tells whether a node is an initial one, as far as its configuration and its data directory say.
@@ -104,8 +124,9 @@ pub fn is_initial(config: &Config) -> bool {
 /// The cluster refuses the node, or a file cannot be used.
 pub async fn prepare(config: &mut Config, connect: &Connect, draw: impl FnOnce() -> u128) -> Result<(), Error> {
     let dir = PathBuf::from(&config.node.data_dir);
-    if let Some(joined) = read(&dir)? {
-        config.joined = Some(joined);
+    if let Some(file) = read(&dir)? {
+        check_log(&dir, &file)?;
+        config.joined = Some(joined(file));
         return Ok(());
     }
     // Invariant 2.
@@ -122,15 +143,45 @@ pub async fn prepare(config: &mut Config, connect: &Connect, draw: impl FnOnce()
         region: answer.region,
         witness: answer.witness,
         voters: answer.voters.into_iter().map(voter).collect(),
+        started: false,
     };
     info!(node = file.node, region = file.region, "joined the cluster");
-    let text = serde_json::to_vec_pretty(&file).map_err(|source| Error::Malformed {
-        path: dir.join(JOINED),
-        source,
-    })?;
-    write(&dir.join(JOINED), &text)?;
+    store(&dir, &file)?;
     config.joined = Some(joined(file));
     Ok(())
+}
+
+/// Records that a node that has joined has a log from now on, before it votes (invariant 3). Does nothing for a first node.
+///
+/// # Errors
+///
+/// The file cannot be used.
+pub(crate) fn record_start(dir: &Path) -> Result<(), Error> {
+    match read(dir)? {
+        Some(file) if !file.started => store(dir, &JoinedFile { started: true, ..file }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Checks that a node that has started before still has a log (invariant 3).
+fn check_log(dir: &Path, file: &JoinedFile) -> Result<(), Error> {
+    let is_empty = fs::read_dir(dir.join(LOG)).map_or(true, |mut files| files.next().is_none());
+    if file.started && is_empty {
+        return Err(Error::LogLost {
+            dir: dir.to_owned(),
+            node: file.node,
+            name: file.name.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn store(dir: &Path, file: &JoinedFile) -> Result<(), Error> {
+    let path = dir.join(JOINED);
+    match serde_json::to_vec_pretty(file) {
+        Ok(text) => write(&path, &text),
+        Err(source) => Err(Error::Malformed { path, source }),
+    }
 }
 
 fn voter(voter: stead_api::proto::internal::v1::DirectoryVoter) -> JoinedVoter {
@@ -153,12 +204,12 @@ fn joined(file: JoinedFile) -> Joined {
     }
 }
 
-fn read(dir: &Path) -> Result<Option<Joined>, Error> {
+fn read(dir: &Path) -> Result<Option<JoinedFile>, Error> {
     let path = dir.join(JOINED);
     match fs::read(&path) {
         Ok(bytes) => {
             let file = serde_json::from_slice(&bytes).map_err(|source| Error::Malformed { path, source })?;
-            Ok(Some(joined(file)))
+            Ok(Some(file))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::File { path, source }),
@@ -290,10 +341,31 @@ mod tests {
             region: "eu".into(),
             witness: false,
             voters: Vec::new(),
+            started: false,
         };
         write(&dir.path().join(JOINED), &serde_json::to_vec(&file).unwrap()).unwrap();
         assert_eq!(read(dir.path()).unwrap().map(|joined| joined.node), Some(10));
         write(&dir.path().join(JOINED), b"{").unwrap();
         assert!(read(dir.path()).unwrap_err().to_string().contains("cannot be parsed"));
+    }
+
+    #[test]
+    fn node_that_started_and_lost_its_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = || check_log(dir.path(), &read(dir.path()).unwrap().unwrap());
+        // As versions before feature level 6 wrote it.
+        let before = br#"{"name":"eu-4","node":10,"region":"eu","witness":false,"voters":[]}"#;
+        write(&dir.path().join(JOINED), before).unwrap();
+        check().expect("it has not started yet");
+        record_start(dir.path()).unwrap();
+        let refused = check().unwrap_err().to_string();
+        assert!(refused.contains("as node 10 and has no log"), "invariant 3: {refused}");
+        assert!(refused.contains("`stead node replace eu-4` first"), "{refused}");
+        fs::create_dir(dir.path().join(LOG)).unwrap();
+        assert!(check().is_err(), "an empty folder is no log");
+        fs::write(dir.path().join(LOG).join("1"), "").unwrap();
+        check().unwrap();
+        record_start(dir.path()).unwrap();
+        check().unwrap();
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     host::{self, Host, HostedGroup, HostedGroups, Readiness, ReadinessSubjects},
     hosted_groups, http,
     identity::{self, Claim},
+    join,
     lease::NodeLeases,
     lease_tasks::{lease_left, spawn_renewal},
     lease_transfer, listener,
@@ -94,6 +95,9 @@ pub enum Error {
     /// A group could not be opened.
     #[error(transparent)]
     Group(#[from] stead_raft::OpenError),
+    /// The record of its join cannot be used.
+    #[error(transparent)]
+    Join(#[from] Box<join::Error>),
     /// The node must not run.
     #[error(transparent)]
     Identity(#[from] identity::Refusal),
@@ -131,6 +135,7 @@ pub async fn run(
     let health = environment.health.clone();
     let tls = NodeTls::load(&config)?;
     let (store, stored) = storage::open_storage(&config, disk, &health)?;
+    join::record_start(&config.data_dir).map_err(Box::new)?;
     let tls = tls.with_view(stored.directory_view.clone());
     let environment = tls.over(environment);
     let raft = stead_raft::Node::new(raft_config::of(&config, &environment, &store, &stored.directory_view));

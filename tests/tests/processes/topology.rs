@@ -301,6 +301,34 @@ async fn intruders_and_removed_nodes_are_refused() {
     assert!(last.message.contains("the last one of region eu-west"), "{last}");
 }
 
+/// A node loses all of its data directory but the record that it has joined.
+#[tokio::test]
+async fn node_without_its_log_is_refused() {
+    let world = World::start(1).await;
+    let admin = client(&world).await.admin();
+    let request = TopologyRequest::AddNode {
+        name: "eu-b".into(),
+        region: "eu-west".into(),
+        witness: false,
+    };
+    let operation = begin(&admin, request).await;
+    let mut node = JoiningNode::start(&world, "eu-b", "eu-b");
+    wait_until_done(&admin, &operation).await;
+    node.child.kill().await.unwrap();
+    for entry in fs::read_dir(&node.data).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else if !path.ends_with("joined.json") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    node.child = spawn(&world.plan.binary, &node.config, &node.log);
+    let log = node.ended().await;
+    assert!(log.contains("has no log any more"), "{log}");
+    assert!(log.contains("stead node replace eu-b"), "{log}");
+}
+
 /// A data directory is copied to another machine, while its node lives.
 async fn copy_is_refused(world: &World, node: &JoiningNode) {
     let copy = world.folder.path().join("copy");
