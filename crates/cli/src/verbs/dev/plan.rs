@@ -1,6 +1,9 @@
 //! Regions of `stead dev` and the round trips between them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use stead_testing::cluster::{Plan, Ports, Region};
 
@@ -206,6 +209,16 @@ pub(super) fn plan(
         tls,
         asks_for_credentials: tls,
     })
+}
+
+/// Returns the plan of another cluster of the same kind, with other regions, in a folder of its own.
+pub(super) fn like(plan: &Plan, data: PathBuf, of: Regions) -> Plan {
+    Plan {
+        data,
+        regions: of.regions,
+        round_trips: of.round_trips,
+        ..plan.clone()
+    }
 }
 
 fn next_door(regions: &[Region]) -> Vec<(String, String, Duration)> {

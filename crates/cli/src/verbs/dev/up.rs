@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    check::{self, Step},
+    check::{self, Step, StepOptions},
     contexts::{self, ContextFile},
     control, demo, json,
     plan::{self, RegionChoice, Regions, RoundTrip},
@@ -60,6 +60,8 @@ pub(super) struct Up {
     /// Run the acceptance steps, all if none is named, and exit with 0 or 1
     #[arg(long, num_args = 0.., value_name = "STEP", value_enum)]
     check: Option<Vec<Step>>,
+    #[command(flatten)]
+    step_options: StepOptions,
     /// The first node's client port; later ranges are tried if it is in use and the data is new [default: 7401; with
     /// --json any free ports]
     #[arg(long, value_name = "PORT")]
@@ -72,6 +74,9 @@ pub(super) struct Up {
     /// us-east:1,eu-west:3
     #[arg(long, value_delimiter = ',', value_name = "2|NAME[:NODES[:LAW]]")]
     regions: Option<Vec<RegionChoice>>,
+    /// Tenant groups of a region, 1 to 16, with new data
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    groups: u8,
     /// Shape of the cluster; the demo needs three-regions
     #[arg(long, value_enum, conflicts_with_all = ["regions", "json"])]
     topology: Option<Topology>,
@@ -101,7 +106,7 @@ impl Up {
             Some(topology) => topology.regions(),
             None => Regions::chosen(self.regions.as_deref(), false)?,
         };
-        let plan = plan::plan(&data, ports, regions, &self.round_trips, !self.plain)?;
+        let plan = self.plan(&data, ports, regions)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.
         let contexts = context::folder().map(|folder| contexts::write(&cluster, &folder));
@@ -132,20 +137,23 @@ impl Up {
         let regions = Regions::chosen(self.regions.as_deref(), true)?;
         let Some(data) = &self.data else {
             let folder = TemporaryFolder::make()?;
-            let plan = plan::plan(
-                folder.path(),
-                self.base_port.map_or(Ports::Any, Ports::From),
-                regions,
-                &self.round_trips,
-                !self.plain,
-            )?;
+            let ports = self.base_port.map_or(Ports::Any, Ports::From);
+            let plan = self.plan(folder.path(), ports, regions)?;
             return json::run(plan, Some(folder)).await;
         };
         if self.fresh {
             Cluster::clear(data).map_err(failed)?;
         }
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        json::run(plan::plan(data, ports, regions, &self.round_trips, !self.plain)?, None).await
+        json::run(self.plan(data, ports, regions)?, None).await
+    }
+
+    fn plan(&self, data: &Path, ports: Ports, regions: Regions) -> Result<cluster::Plan, CommandError> {
+        let plan = plan::plan(data, ports, regions, &self.round_trips, !self.plain)?;
+        Ok(cluster::Plan {
+            groups_per_region: self.groups.into(),
+            ..plan
+        })
     }
 
     async fn run_demo_or_check(
@@ -156,7 +164,7 @@ impl Up {
     ) -> Result<(), CommandError> {
         if let Some(steps) = &self.check {
             println!("{LEASES_TEXT}");
-            return check::run(world, steps, data).await;
+            return check::run(world, steps, data, &self.step_options).await;
         }
         let regions = {
             let cluster = world.cluster.lock().await;

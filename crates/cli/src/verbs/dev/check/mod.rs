@@ -13,6 +13,8 @@ mod disk_full;
 mod drain;
 mod forks;
 mod frozen_node;
+mod groups;
+mod growth;
 mod idempotent_retry;
 mod idle;
 mod import;
@@ -24,10 +26,12 @@ mod lost_majority;
 mod moves;
 mod noisy_neighbour;
 mod outage_ttl;
+mod own_cluster;
 mod pause_resume;
 mod promote;
 mod queue_head;
 mod reads;
+mod replace_node;
 mod residency_evidence;
 mod restart_all;
 mod roles;
@@ -39,16 +43,18 @@ mod slow_reader;
 mod start;
 mod strangers;
 mod tls;
+mod topologies;
 mod topology;
 mod ttl;
 mod verdict;
+mod wan;
 mod watch_resume;
 mod watch_storm;
 mod writes;
 
 use std::path::Path;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use stead_testing::SyncProbe;
 
 pub(super) use self::verdict::Verdict;
@@ -185,6 +191,22 @@ pub(super) enum Step {
     CheckFinds,
     /// The disk of a node is lost three times under load: the same machine takes its place under another number
     ReplaceDisk,
+    /// One region grows to two with a witness and to three under load, in a cluster of its own
+    Grow,
+    /// Three regions and a witness become one again under load, in a cluster of its own
+    Shrink,
+    /// Nodes are lost and replaced by other machines under load, `--rounds` times; then one is lost while another is replaced
+    ReplaceNode,
+    /// A region gets another group under load, and its tenants are spread over both
+    Groups,
+    /// A noisy tenant goes to another group of its region under load
+    Isolate,
+    /// Each topology of docs/topologies.md loses what its line of the table says
+    Topologies,
+    /// A region is cut off for `--cut-for`: both sides go on within their bounds, and are equal afterwards
+    RegionCut,
+    /// Links of a region at a hundredth of their speed: writes at home are as fast as before
+    SlowLink,
     /// The directory's majority lost for good, and recovered from the voter that is left; it has one voter from then on
     DirectoryRecover,
 }
@@ -194,10 +216,34 @@ impl Step {
     fn regions(self) -> usize {
         if self == Self::PromoteTwoRegions { 2 } else { 3 }
     }
+
+    /// Tells whether it starts a cluster of its own, while the nodes of the other steps are down.
+    fn has_own_cluster(self) -> bool {
+        matches!(
+            self,
+            Self::Grow | Self::Shrink | Self::ReplaceNode | Self::Groups | Self::Isolate | Self::Topologies
+        )
+    }
+}
+
+/// Options of single steps.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct StepOptions {
+    /// How often the step replace-node replaces a node
+    #[arg(long, default_value_t = 4, requires = "check", value_name = "N")]
+    rounds: usize,
+    /// How long the step region-cut cuts a region off
+    #[arg(long, default_value = "20s", requires = "check", value_name = "TIME")]
+    cut_for: humantime::Duration,
 }
 
 /// Runs steps, all if none is named.
-pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Result<(), CommandError> {
+pub(super) async fn run(
+    world: &mut World,
+    steps: &[Step],
+    data: &Path,
+    options: &StepOptions,
+) -> Result<(), CommandError> {
     let regions = world.data_regions().await;
     let steps: Vec<Step> = if steps.is_empty() {
         let all = Step::value_variants().iter().copied();
@@ -209,7 +255,7 @@ pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Resul
     let mut failed = 0;
     for step in &steps {
         sync_probe.p99().await;
-        let verdict = run_step(world, *step, data)
+        let verdict = run_step(world, *step, data, options)
             .await
             .unwrap_or_else(|error| Verdict::failed(&error));
         let value = step.to_possible_value();
@@ -230,14 +276,14 @@ pub(super) async fn run(world: &mut World, steps: &[Step], data: &Path) -> Resul
 }
 
 #[expect(clippy::too_many_lines, reason = "one line a step")]
-async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<Verdict> {
+async fn run_step(world: &mut World, step: Step, data: &Path, options: &StepOptions) -> anyhow::Result<Verdict> {
     let regions = world.data_regions().await;
     anyhow::ensure!(
-        step.regions() == regions,
+        step.has_own_cluster() || step.regions() == regions,
         "it needs {} regions, and this cluster has {regions}: `--regions` of dev says how many",
         step.regions()
     );
-    if step != Step::Start {
+    if step != Step::Start && !step.has_own_cluster() {
         world.ready().await?;
         world.set_lease_ttl().await?;
     }
@@ -304,6 +350,14 @@ async fn run_step(world: &mut World, step: Step, data: &Path) -> anyhow::Result<
         Step::Idle => idle::run(world).await,
         Step::CheckFinds => topology::check_finds(world).await,
         Step::ReplaceDisk => topology::replace_disk(world, data).await,
+        Step::Grow => growth::grow(world, data).await,
+        Step::Shrink => growth::shrink(world, data).await,
+        Step::ReplaceNode => replace_node::run(world, data, options.rounds).await,
+        Step::Groups => groups::add(world, data).await,
+        Step::Isolate => groups::isolate(world, data).await,
+        Step::Topologies => topologies::run(world, data).await,
+        Step::RegionCut => wan::region_cut(world, options.cut_for.into()).await,
+        Step::SlowLink => wan::slow_link(world).await,
         Step::DirectoryRecover => directory_recover::run(world, data).await,
     }
 }
