@@ -163,9 +163,14 @@ fn nodes_before(view: &DirectoryView, hosted: &HostedSet, now: &HostedSet, own: 
         // Only the distance of the directory's voters is another one.
         None if now.groups == hosted.groups => view.group(GroupId::DIRECTORY),
         Some(added) if !hosted.groups.is_empty() && hosted.groups.iter().all(stays) => {
-            view.group(*added).filter(|group| is_forming(group))
+            view.group(*added).filter(|group| group.is_forming())
         }
-        None | Some(_) => None,
+        // A group is gone, or this node has left it, as others may have.
+        None => {
+            let mut left = now.groups.keys().filter(|group| **group != GroupId::DIRECTORY);
+            left.find_map(|group| view.group(*group))
+        }
+        Some(_) => None,
     };
     let voters = group.map(all_voters).unwrap_or_default();
     let before = voters.iter().filter(|voter| **voter < own).count();
@@ -182,12 +187,6 @@ fn is_newer(now: DirectoryVersion, known_at: Option<DirectoryVersion>) -> bool {
 /// incarnation is what the node has open.
 fn is_recovered_since(first: DirectoryVersion, now: DirectoryVersion) -> bool {
     now.incarnation > first.incarnation.max(Incarnation::FIRST)
-}
-
-/// Tells whether a group was added, and no leader of it has said yet that it has formed.
-fn is_forming(group: &Group) -> bool {
-    let change = group.change.as_ref();
-    change.is_some_and(|change| change.voters == group.voters)
 }
 
 /// Asks other nodes whether this one is still a node, if it votes in the directory and hears nothing of it.
@@ -336,7 +335,8 @@ mod tests {
         assert_eq!([1, 2, 3].map(|own| before(&[0, 1], &[0, 1, 2], own)), [0, 1, 2]);
         assert_eq!(before(&[], &[2], 3), 0, "it has nothing open that others have");
         assert_eq!(before(&[0, 1], &[0, 1, 3], 3), 0, "one node takes the place of another");
-        assert_eq!(before(&[0, 1], &[1], 3), 0, "one node leaves");
+        assert_eq!([1, 2, 3].map(|own| before(&[0, 1], &[1], own)), [0, 1, 2], "some leave");
+        assert_eq!(before(&[1], &[], 3), 0, "nothing is left");
         let wide = [1, 2, 3].map(|own| {
             let (from, to) = (hosted(&[0, 1], false), hosted(&[0, 1], true));
             directory_view.read(|view| nodes_before(view, &from, &to, NodeId::new(own)))

@@ -86,7 +86,7 @@ impl<'a> Planner<'a> {
 
     /// Returns how many tenants each group of a region is home to where they are spread evenly, rounded up.
     fn share(&self, region: &RegionName) -> u64 {
-        let groups = self.view.groups_of(region);
+        let groups = self.view.formed_groups_of(region);
         let (count, homes) = groups.fold((0, 0), |(count, homes), group| {
             (count + 1, homes + self.view.load(group.number).homes)
         });
@@ -136,7 +136,7 @@ impl<'a> Planner<'a> {
             .view
             .regions()
             .filter(|region| region.name != *left && !region.is_draining() && tenant.admits(&region.jurisdiction));
-        let groups = open.flat_map(|region| self.view.groups_of(&region.name));
+        let groups = open.flat_map(|region| self.view.formed_groups_of(&region.name));
         let leaves = |group: GroupId| tenant.member(group).is_some_and(|member| !member.state.stays());
         groups
             .map(|group| group.number)

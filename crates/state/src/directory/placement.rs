@@ -20,7 +20,7 @@ pub(super) fn open(view: &DirectoryView, region: &RegionName) -> Result<(), Reje
 /// Returns the group of a region that is home to the fewest tenants.
 pub(super) fn home(view: &DirectoryView, region: &RegionName) -> Result<GroupId, Rejection> {
     open(view, region)?;
-    let groups = view.groups_of(region).map(|group| group.number);
+    let groups = view.formed_groups_of(region).map(|group| group.number);
     groups
         .min_by_key(|group| (view.load(*group).homes, *group))
         .ok_or_else(|| Rejection::RegionEmpty(region.clone()))
@@ -113,7 +113,7 @@ fn staying(state: MemberState) -> MemberState {
 /// Returns the group of a region that follows a tenant: a member before another group, and one that is a member for
 /// itself before the target of a move.
 fn follower(view: &DirectoryView, tenant: &Tenant, region: &RegionName) -> Option<GroupId> {
-    let groups = || view.groups_of(region).map(|group| group.number);
+    let groups = || view.formed_groups_of(region).map(|group| group.number);
     let is_target = |group: GroupId| {
         let moving = tenant.moving.as_deref();
         moving.is_some_and(|moving| moving.joined && moving.to == group)
@@ -147,7 +147,7 @@ pub(super) fn target_by<K: Ord>(
     rank: impl Fn(GroupId) -> K,
 ) -> Result<GroupId, Rejection> {
     open(view, region)?;
-    let groups = || view.groups_of(region).map(|group| group.number);
+    let groups = || view.formed_groups_of(region).map(|group| group.number);
     if let Some(follower) = groups().find(|group| tenant.has(*group)) {
         return Ok(follower);
     }
@@ -158,7 +158,7 @@ pub(super) fn target_by<K: Ord>(
 /// Returns the other group of the home's region to which a tenant moves: the one of the lowest rank.
 pub(super) fn beside<K: Ord>(view: &DirectoryView, tenant: &Tenant, rank: impl Fn(GroupId) -> K) -> Option<GroupId> {
     let region = &view.region_of(tenant.home)?.name;
-    let groups = view.groups_of(region).map(|group| group.number);
+    let groups = view.formed_groups_of(region).map(|group| group.number);
     groups
         .filter(|group| *group != tenant.home)
         .min_by_key(|group| (tenant.member(*group).is_some(), rank(*group), *group))

@@ -208,6 +208,11 @@ impl Group {
         self.voters.contains(&node) || self.change.as_ref().is_some_and(joins)
     }
 
+    /// Tells whether it was added to a region, and no leader of it has said yet that it has formed.
+    pub fn is_forming(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.voters == self.voters)
+    }
+
     pub(super) fn encode(&self, writer: &mut Writer) {
         writer.varint(u64::from(self.number.get()));
         writer.option(self.region.as_ref(), |w, region| text::write(w, region.as_str()));

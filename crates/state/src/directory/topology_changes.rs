@@ -133,11 +133,17 @@ impl Directory {
             return Ok(DirectoryOutcome::Done);
         }
         let is_leaving = matches!(change.action, TopologyAction::RemoveRegion { .. });
-        let has_groups = !self.lacks_groups(&change.action) && change.action.makes_groups();
-        if change.changed > 0 || has_groups {
+        let is_new = matches!(change.action, TopologyAction::AddRegion { .. }) && change.action.makes_groups();
+        if change.changed > 0 || is_new && !self.lacks_groups(&change.action) {
             return Err(TopologyRejection::Begun(id).into());
         }
         change.is_cancelled = true;
+        // Nothing was placed in a group that has not formed.
+        if let TopologyAction::AddGroup { group, .. } = &change.action
+            && self.view.group(*group).is_some()
+        {
+            context.push(&mut self.view, DirectoryChange::GroupGone(*group));
+        }
         let groups: Vec<Group> = self.view.groups().cloned().collect();
         for mut group in groups {
             if let Some(of) = &mut group.change

@@ -389,15 +389,32 @@ fn group_is_added_and_over_once_its_leader_has_confirmed_it() {
     while advance(&mut world) {}
     assert_eq!(voters(&world, 7), [3, 6, 8], "nodes with fewer groups come first");
     assert_eq!(end(&world, added), None, "it has not formed yet");
-    let late = world.apply(Command::AbortMove(by(), added)).unwrap_err();
-    assert_eq!(late, TopologyRejection::Begun(added).into());
+    world.apply(create(new("zeroth", "ap-south"))).unwrap();
+    world.apply(create(new("first", "ap-south"))).unwrap();
+    world.apply(create(new("zero", "ap-south"))).unwrap();
+    assert!(
+        ["zeroth", "first", "zero"]
+            .iter()
+            .all(|name| world.tenant(name).home.get() < 7)
+    );
+    world.apply(create(new("there", "eu-west"))).unwrap();
+    assert!(!world.tenant("there").has(GroupId::new(7)), "nothing is placed in it");
+    world.apply(Command::AbortMove(by(), added)).unwrap();
+    settle(&mut world);
+    assert_eq!(end(&world, added), Some(OperationResult::Cancelled));
+    assert_eq!(world.directory.view().group(GroupId::new(7)), None);
+    let added = begin(&mut world, request()).unwrap();
     settle(&mut world);
     assert_eq!(end(&world, added), Some(OperationResult::Succeeded));
-    world.apply(create(new("first", "ap-south"))).unwrap();
+    assert!(world.apply(Command::AbortMove(by(), added)).is_err(), "it is over");
     world.apply(create(new("second", "ap-south"))).unwrap();
     world.apply(create(new("third", "ap-south"))).unwrap();
-    let homes = ["first", "second", "third"].map(|name| world.tenant(name).home.get());
-    assert_eq!(homes, [5, 6, 7], "new tenants are placed in all");
+    let homes = ["second", "third"].map(|name| world.tenant(name).home.get());
+    assert_eq!(
+        homes,
+        [8, 6],
+        "new tenants come to the group with the fewest, whose number is new"
+    );
     for _ in 3..16 {
         begin(&mut world, request()).unwrap();
     }

@@ -194,6 +194,11 @@ impl DirectoryView {
             .filter(move |group| group.region.as_ref() == Some(region))
     }
 
+    /// Returns the groups of a region that have formed, in which tenants are placed.
+    pub(super) fn formed_groups_of<'a>(&'a self, region: &'a RegionName) -> impl Iterator<Item = &'a Group> {
+        self.groups_of(region).filter(|group| !group.is_forming())
+    }
+
     /// Returns the region of a group.
     pub fn region_of(&self, group: GroupId) -> Option<&Region> {
         let name = self.groups.get(&group)?.region.as_ref()?;
