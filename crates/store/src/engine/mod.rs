@@ -25,6 +25,7 @@ use stead_state::rows::{Order, Row, Unreadable, change, expiry};
 
 use crate::health::catch_panic;
 
+mod cached;
 #[cfg(test)]
 mod conformance;
 pub mod fjall;
@@ -32,6 +33,7 @@ mod guarded;
 pub mod memory;
 pub mod sled;
 
+pub use cached::cached;
 pub use guarded::{guarded, guarded_once_opened};
 
 /// Longest key that every engine accepts: fjall stores the length in 16 bits.

@@ -73,7 +73,7 @@ pub fn open(config: Config) -> Result<Store, Error> {
 
 fn in_memory(disk: &Disk, health: Health) -> Store {
     Store {
-        engine: disk.rows.open_with(health.clone()),
+        engine: engine::cached(disk.rows.open_with(health.clone())),
         log: disk.log.open_with(health.clone()),
         background: Arc::new(Background::inline_with(health.clone())),
         health,
@@ -99,7 +99,7 @@ fn on_disk(
     let background = background.map_err(part("checkpoint thread", rows_dir))?;
     let engine = rows::open_rows(&dir, kind, &background)?;
     Ok(Store {
-        engine: engine::guarded_once_opened(engine, health.clone()),
+        engine: engine::cached(engine::guarded_once_opened(engine, health.clone())),
         log,
         background: Arc::new(background),
         health,

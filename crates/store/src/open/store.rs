@@ -62,7 +62,7 @@ impl Store {
             }
         };
         Ok(Self {
-            engine: engine::guarded_once_opened(engine, health.clone()),
+            engine: engine::cached(engine::guarded_once_opened(engine, health.clone())),
             log,
             background,
             health,
