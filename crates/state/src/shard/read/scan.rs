@@ -60,17 +60,35 @@ pub struct ScanPage {
 /// Finds a known range without a live key at a position, for a scan in this order.
 pub type FindDeadRange<'a> = &'a dyn Fn(&[u8], Order) -> Option<DeadRange>;
 
+/// Place among the rows. A scan passes one at each row and needs the key of few.
+enum Place {
+    /// At a row.
+    At(Bytes),
+    /// Right after a row.
+    After(Bytes),
+}
+
+impl Place {
+    /// Returns the least key that is not before the place.
+    fn into_key(self) -> Bytes {
+        match self {
+            Self::At(row) => row,
+            Self::After(row) => successor(&row),
+        }
+    }
+}
+
 /// Tombstones that a scan has passed since the last live key.
 struct DeadRun {
-    /// Row where the run begins; in descending order the first row after it.
-    begin: Bytes,
+    /// Place where the run begins; in descending order where it ends.
+    begin: Place,
     /// Highest revision of a tombstone.
     revision: Revision,
     rows: usize,
 }
 
 impl DeadRun {
-    fn begin(at: Bytes) -> Self {
+    fn begin(at: Place) -> Self {
         Self {
             begin: at,
             revision: Revision::from_u64(0),
@@ -78,13 +96,17 @@ impl DeadRun {
         }
     }
 
-    /// Returns the range up to a row, if it is worth remembering.
-    fn range(self, to: Bytes, order: Order) -> Option<DeadRange> {
+    /// Returns the range up to a place, if it is worth remembering.
+    fn range(self, to: Place, order: Order) -> Option<DeadRange> {
+        if self.rows < DEAD_ROWS_MIN {
+            return None;
+        }
+        let (begin, to) = (self.begin.into_key(), to.into_key());
         let (start, end) = match order {
-            Order::Ascending => (self.begin, to),
-            Order::Descending => (to, self.begin),
+            Order::Ascending => (begin, to),
+            Order::Descending => (to, begin),
         };
-        (self.rows >= DEAD_ROWS_MIN).then_some(DeadRange {
+        Some(DeadRange {
             start,
             end,
             revision: self.revision,
@@ -151,7 +173,7 @@ impl TenantReader<'_> {
             left,
             page,
             len: 0,
-            run: DeadRun::begin(begin),
+            run: DeadRun::begin(Place::At(begin)),
         };
         step.run()
     }
@@ -200,7 +222,7 @@ impl Step<'_> {
             Order::Ascending => self.left.start.max(self.left.end),
             Order::Descending => self.left.start.min(self.left.end),
         };
-        self.page.dead.extend(self.run.range(end, order));
+        self.page.dead.extend(self.run.range(Place::At(end), order));
         Ok(self.page)
     }
 
@@ -229,27 +251,27 @@ impl Step<'_> {
                 self.page.next = self.page.entries.last().map(|(key, _)| key.clone());
                 return Ok(Stop::Full);
             }
-            let after = successor(&row);
-            let (near, far) = match self.scan.order {
-                Order::Ascending => (row.clone(), after),
-                Order::Descending => (after, row.clone()),
+            let (at, after) = (|| Place::At(row.clone()), || Place::After(row.clone()));
+            let (near, far): (&dyn Fn() -> Place, &dyn Fn() -> Place) = match self.scan.order {
+                Order::Ascending => (&at, &after),
+                Order::Descending => (&after, &at),
             };
             let now = current::decode(value)?;
             if now.live.is_none() && now.revision <= self.page.revision {
-                if let Some(range) = self.known(&near) {
+                if let Some(range) = self.known(&near().into_key()) {
                     return Ok(Stop::Dead(range));
                 }
                 self.run.rows += 1;
                 self.run.revision = self.run.revision.max(now.revision);
                 self.page.skipped_len += row.len() as u64;
             } else {
-                self.end_run(near, far.clone());
+                self.end_run(near(), far());
                 self.take(&row, &now)?;
             }
             self.page.examined += 1;
             // Of a full page the next row tells whether it is the last one.
             if !self.is_full() && (self.page.examined >= STEP_ROWS_MAX || self.len >= STEP_LEN_MAX) {
-                self.end_run(far.clone(), far);
+                self.end_run(far(), far());
                 self.page.next = Some(current::parse_key(&row));
                 return Ok(Stop::Full);
             }
@@ -262,7 +284,7 @@ impl Step<'_> {
     }
 
     /// Ends the run of rows without a live one, and begins the next.
-    fn end_run(&mut self, to: Bytes, next: Bytes) {
+    fn end_run(&mut self, to: Place, next: Place) {
         let run = std::mem::replace(&mut self.run, DeadRun::begin(next));
         self.page.dead.extend(run.range(to, self.scan.order));
     }
