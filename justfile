@@ -56,6 +56,10 @@ planted *NAMES:
 powercut MINUTES="60":
     tests/powercut.sh --minutes {{MINUTES}}
 
+# Stead beside etcd, Redis, PostgreSQL and others: just bench --quick
+bench *ARGUMENTS:
+    benches/run.sh {{ARGUMENTS}}
+
 # Generated files, after a change of a proto or an error
 generate:
     UPDATE_GENERATED=1 cargo test -p stead-api --test generated --test errors
