@@ -22,12 +22,14 @@ STEAD_BIN=$(realpath "$STEAD_BIN")
 export STEAD_BIN
 cargo bench --package stead-benches --bench matrix --no-run
 
+# cargo runs benches in the folder of their package.
+results="$PWD/target/matrix"
 figures=""
 start=0
 while [ "$start" -lt "$starts" ]; do
     start=$((start + 1))
-    cargo bench --quiet --package stead-benches --bench matrix -- --figures "target/matrix-$start.tsv" "$@" > /dev/null
-    figures="$figures target/matrix-$start.tsv"
+    cargo bench --quiet --package stead-benches --bench matrix -- --figures "$results-$start.tsv" "$@" > /dev/null
+    figures="$figures $results-$start.tsv"
 done
 # shellcheck disable=SC2086 # One argument for each file.
-exec cargo bench --quiet --package stead-benches --bench matrix -- --report $figures --svg target/matrix.svg
+exec cargo bench --quiet --package stead-benches --bench matrix -- --report $figures --svg "$results.svg"

@@ -43,8 +43,8 @@ struct Options {
     #[arg(long, default_value_t = 2_000)]
     warm_up_ms: u64,
     /// File for the figures
-    #[arg(long, default_value = "target/matrix.tsv")]
-    figures: PathBuf,
+    #[arg(long)]
+    figures: Option<PathBuf>,
     /// Measures nothing, and reports figures of these files
     #[arg(long, num_args = 1..)]
     report: Vec<PathBuf>,
@@ -62,7 +62,9 @@ fn main() -> Result<()> {
     if options.report.is_empty() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(measure_all(&options, &mut records))?;
-        records.write(&options.figures)?;
+        if let Some(path) = &options.figures {
+            records.write(path)?;
+        }
     } else {
         for path in &options.report {
             records.read(path)?;
