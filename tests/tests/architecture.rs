@@ -315,6 +315,29 @@ fn comments_begin_with_the_thing_that_they_describe() {
     }
 }
 
+/// A longer file holds a second idea. Tests may be longer, and what is generated.
+#[test]
+fn files_of_code_have_at_most_500_lines() {
+    let mut files = Vec::new();
+    for folder in ["crates", "benches"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let is_exempt = |path: &Path| {
+        let path = path.to_string_lossy();
+        ["/generated/", "/tests/", "_test.rs", "/tests.rs"]
+            .iter()
+            .any(|part| path.contains(part))
+    };
+    for path in files.iter().filter(|path| !is_exempt(path)) {
+        let lines = fs::read_to_string(path).unwrap().lines().count();
+        assert!(
+            lines <= 500,
+            "{} has {lines} lines: move one of its ideas",
+            path.display()
+        );
+    }
+}
+
 #[test]
 fn format_libraries_are_pinned_exactly() {
     let workspace = manifest(&root().join("Cargo.toml"));

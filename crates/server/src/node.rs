@@ -1,14 +1,16 @@
 //! Life of a node: open, bind, build, spawn, wait, drain.
 
-use std::{collections::BTreeMap, io, sync::Arc, task::Poll, time::Duration};
+mod error;
+
+use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
 use stead_raft::Clocks;
 use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, Replication, RetentionLimits, SharedDirectoryView,
 };
 use stead_state::directory::{Addresses, InitialCluster, InitialNode};
-use stead_store::{Disk, Store, directory_view::DirectoryViewRows, health::NodeFailure, shard::ShardMachine};
-use stead_types::{Incarnation, NodeId};
+use stead_store::{Disk, Store, directory_view::DirectoryViewRows, shard::ShardMachine};
+use stead_types::NodeId;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,8 +18,8 @@ use tracing::{info, warn};
 use crate::{
     admin_peers::AdminPeers,
     auth,
-    config::{ConfigError, ValidatedConfig},
-    connections::{BoundListeners, ConnectionLimits, TooFewDescriptors},
+    config::ValidatedConfig,
+    connections::{BoundListeners, ConnectionLimits},
     directory::{DirectoryClient, LocalVoter, ViewUpdater},
     directory_maintenance,
     disk::{self, DiskRoom},
@@ -42,6 +44,8 @@ use crate::{
     voter_changes,
 };
 
+pub use self::error::Error;
+
 /// Longest time for forwarded operations to end when the node stops. Other nodes' streams of Raft and of the feed
 /// never end by themselves: they are closed then, and opened anew when the node is back.
 const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
@@ -49,62 +53,6 @@ const PEER_GRACE_MAX: Duration = Duration::from_secs(1);
 /// Most checks at a stop whether the storage is still in use, and the pause between them.
 const CLOSE_CHECKS_MAX: u32 = 100;
 const CLOSE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Error of a node that stopped itself or did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The storage cannot be used.
-    #[error(transparent)]
-    Store(#[from] stead_store::Error),
-    /// A row could not be read at start.
-    #[error("cannot read the storage")]
-    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A recovery of the directory has begun and not ended.
-    #[error(
-        "a recovery of the directory, as its incarnation {}, was interrupted on this node: finish it with \
-         `stead directory recover`, as it was given before",
-        .0.0
-    )]
-    RecoveryInterrupted(Incarnation),
-    /// An address could not be bound.
-    #[error("cannot listen on {address}, the node's {what} address: is another process using it?")]
-    Bind {
-        /// Name of the listener.
-        what: &'static str,
-        /// Its address.
-        address: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// An address in the configuration cannot be dialled.
-    #[error("an address of cluster.initial cannot be dialled")]
-    Address(#[source] io::Error),
-    /// The process may open too few files.
-    #[error(transparent)]
-    Descriptors(#[from] TooFewDescriptors),
-    /// Certificates cannot be used.
-    #[error("TLS cannot be used")]
-    Tls(#[from] stead_tls::TlsError),
-    /// A file of the configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The ledger of what the node has sent cannot be used.
-    #[error("the ledger of what was sent cannot be opened: without it there would be no residency evidence")]
-    SentLog(#[source] io::Error),
-    /// A group could not be opened.
-    #[error(transparent)]
-    Group(#[from] stead_raft::OpenError),
-    /// The record of its join cannot be used.
-    #[error(transparent)]
-    Join(#[from] Box<join::Error>),
-    /// The node must not run.
-    #[error(transparent)]
-    Identity(#[from] identity::Refusal),
-    /// Storage, a group or a task failed while the node ran.
-    #[error("the node stopped after a failure")]
-    Failed(#[from] NodeFailure),
-}
 
 /// Reason for which a run of a node has ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
