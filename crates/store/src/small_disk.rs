@@ -1,9 +1,13 @@
 //! Small file system for tests that fill a disk.
+//!
+//! It is mounted by system calls: a process that ran `mount` would inherit the locks of the files that other tests of this
+//! process have open, until it begins, and a log that is closed and opened meanwhile would be locked.
 
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -14,12 +18,14 @@ impl SmallDisk {
     /// Mounts one of so many bytes; `None`, with a line of output, where this process may not mount.
     pub(crate) fn mount(len: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={len}");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "stead-test"])
-            .arg(dir.path())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
+        let (target, size) = (c_string(dir.path()), c_string(format!("size={len}")));
+        #[expect(unsafe_code, reason = "the standard library cannot mount")]
+        // SAFETY: all pointers are of C strings that live until the call has returned.
+        let mounted = unsafe {
+            let (source, kind) = (c"stead-test".as_ptr(), c"tmpfs".as_ptr());
+            libc::mount(source, target.as_ptr(), kind, 0, size.as_ptr().cast())
+        };
+        if mounted == 0 {
             return Some(Self(dir));
         }
         println!("skipped: a small file system cannot be mounted here; it takes root");
@@ -51,6 +57,13 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Files of what the test leaves open keep it busy: it goes away with them.
-        let _ended = Command::new("umount").arg("--lazy").arg(self.path()).status();
+        let target = c_string(self.path());
+        #[expect(unsafe_code, reason = "the standard library cannot unmount")]
+        // SAFETY: the pointer is of a C string that lives until the call has returned.
+        let _ended = unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
     }
+}
+
+fn c_string(text: impl AsRef<OsStr>) -> CString {
+    CString::new(text.as_ref().as_bytes()).unwrap()
 }
