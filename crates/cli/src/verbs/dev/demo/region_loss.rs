@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use stead_api::{
     net::{Keepalive, Request},
-    proto::v1::{PutRequest, kv_service_client::KvServiceClient},
+    proto::v1::{GetRequest, PutRequest, kv_service_client::KvServiceClient},
     status,
 };
 use stead_client::{
@@ -153,33 +153,43 @@ async fn old_home_refuses(world: &World) -> anyhow::Result<()> {
         let node = cluster.nodes().iter().find(|node| node.region == NEXT_HOME);
         node.context("the region has no node")?.client.clone()
     };
-    let channel = world.channel(NEXT_HOME, &address, Keepalive::CLIENT)?;
-    let mut home = None;
+    let mut kv = KvServiceClient::new(world.channel(NEXT_HOME, &address, Keepalive::CLIENT)?);
+    // A write that comes before the node knows its successor could get into its log, and into the fork.
     until("the old home knows its successor", async || {
-        let put = PutRequest {
+        let get = GetRequest {
             tenant: TENANT.into(),
             key: KEY.into(),
-            value: "ann, 96 credits".into(),
-            ..PutRequest::default()
+            ..GetRequest::default()
         };
-        let mut request = Request::new(put);
-        let direct = "direct".parse().context("a word is a metadata value")?;
-        request.metadata_mut().insert("x-stead-routing", direct);
-        let answer = KvServiceClient::new(channel.clone()).put(request).await;
-        let refusal = answer.err().context("the old home has taken a write")?;
-        if let ErrorKind::NotHome { region, .. } = status::from_status(&refusal).kind {
-            home = Some(region);
-        }
-        Ok(home.is_some())
+        let answer = kv.clone().get(direct(get)?).await;
+        let refusal = answer.err().context("the old home has answered a read")?;
+        Ok(matches!(status::from_status(&refusal).kind, ErrorKind::NotHome { .. }))
     })
     .await?;
-    let home = home.context("it does")?;
+    let put = PutRequest {
+        tenant: TENANT.into(),
+        key: KEY.into(),
+        value: "ann, 96 credits".into(),
+        ..PutRequest::default()
+    };
+    let answer = kv.put(direct(put)?).await;
+    let refusal = answer.err().context("the old home has taken a write")?;
+    let ErrorKind::NotHome { region, .. } = status::from_status(&refusal).kind else {
+        bail!("the old home has not refused a write, but {refusal}");
+    };
     print_step(
         "a write for the old home alone",
         "",
-        &format!("refused: NOT_HOME, the home is {home}"),
+        &format!("refused: NOT_HOME, the home is {region}"),
     );
     Ok(())
+}
+
+/// Returns a request that a node is not to pass on.
+fn direct<T>(message: T) -> anyhow::Result<Request<T>> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("x-stead-routing", "direct".parse()?);
+    Ok(request)
 }
 
 /// Writes again what can be, and returns the fork, as arguments of commands.
