@@ -106,8 +106,11 @@ impl ForwardLinks {
         }
     }
 
-    /// Opens links to the voters of groups that are not on this node, so that the first operation finds them open.
+    /// Opens links to the voters of groups that are not on this node, so that the first operation finds them open, and closes
+    /// those to nodes that were removed.
     fn open(&self, own: &HostedGroups) {
+        self.directory_view
+            .read(|view| self.links.lock().retain(|node, _| view.node(*node).is_some()));
         let mut voters: Vec<NodeId> = self.directory_view.read(|view| {
             let others = view
                 .groups()

@@ -49,6 +49,10 @@ const MESSAGE_LEN_MAX: usize = 1 << 20;
 const MESSAGES_QUEUED_MAX: usize = 2;
 /// Longest time for a peer to open the stream.
 const OPEN_MAX: Duration = Duration::from_secs(4);
+/// Times after which a broken stream is opened again without a call: the shortest, and the longest while the peer cannot be
+/// reached.
+const REOPEN_MIN: Duration = Duration::from_millis(500);
+const REOPEN_MAX: Duration = Duration::from_secs(30);
 /// Interval at which operations past their deadline are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// Time after its deadline at which an operation is given up: the peer's own answer says more than the link can.
@@ -143,18 +147,26 @@ impl ForwardLink {
         Ok(())
     }
 
-    /// Serves stream after stream. The first one is opened before there is a call, the next one, after a break, when
-    /// there is one.
+    /// Serves stream after stream. Each is opened before there is a call: the round trips of a connection to another
+    /// region would come on top of a call's own, as in the pause of a tenant that moves to a peer that was restarted.
     async fn serve(&mut self) {
+        let mut reopen_after = REOPEN_MIN;
         loop {
             match self.open().await {
-                Some((messages, inbound)) => self.run_stream(messages, inbound).await,
-                None => self.take_queued(),
+                Some((messages, inbound)) => {
+                    self.run_stream(messages, inbound).await;
+                    reopen_after = REOPEN_MIN;
+                }
+                None => {
+                    self.take_queued();
+                    reopen_after = (2 * reopen_after).min(REOPEN_MAX);
+                }
             }
             self.fail_all();
-            match self.queue.recv().await {
-                Some(first) => self.push(first),
-                None => return,
+            match timeout(reopen_after, self.queue.recv()).await {
+                Ok(Some(first)) => self.push(first),
+                Ok(None) => return,
+                Err(_elapsed) => {}
             }
         }
     }

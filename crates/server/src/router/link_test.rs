@@ -1,6 +1,9 @@
 //! Tests of a link that is not run: what it sends, answers and cancels.
 
-use stead_api::proto::v1::{DeleteRequest, Operation, operation::Request};
+use stead_api::{
+    net::{Connect, Keepalive, channel},
+    proto::v1::{DeleteRequest, Operation, operation::Request},
+};
 use stead_state::lease::loss::Confirmation;
 use stead_types::{Epoch, Incarnation, TenantNumber};
 
@@ -59,6 +62,28 @@ impl World {
             candidates: Vec::new(),
         }
     }
+}
+
+/// A peer that was restarted is connected to before anybody calls it.
+#[tokio::test(start_paused = true)]
+async fn broken_link_is_opened_again_without_a_call() {
+    let dials = watch::Sender::new(0);
+    let dialled = dials.clone();
+    let connect: Connect = Arc::new(move |_| {
+        dialled.send_modify(|dials| *dials += 1);
+        Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
+    });
+    let channel = channel(&connect, "127.0.0.1:1", Keepalive::PEER).unwrap();
+    let (queued, queue) = mpsc::channel(9);
+    let cancels = watch::Sender::new(()).subscribe();
+    let link = ForwardLink::new(channel, queue, Arc::default(), PeerAlarms::default(), cancels);
+    let running = tokio::spawn(link.run(CancellationToken::new()));
+    let mut dials = dials.subscribe();
+    let again = timeout(Duration::from_secs(10), dials.wait_for(|dials| *dials >= 3)).await;
+    assert!(again.is_ok(), "it dials once only");
+    drop(queued);
+    let ended = timeout(2 * REOPEN_MAX, running).await;
+    assert!(ended.is_ok(), "a link that nobody can use ends");
 }
 
 /// Invariant 3: a call that is cancelled in the queue is not sent; for one that was sent, the peer is told once.
