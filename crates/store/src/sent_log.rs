@@ -136,11 +136,10 @@ impl SentLog {
     }
 }
 
-/// Ends allowances at what was sent: nobody sends any more.
-impl Drop for SentLog {
+/// Ends allowances at what was sent: nobody sends any more, and no job is left that writes the file, as each has a share.
+impl Drop for Shared {
     fn drop(&mut self) {
-        let ledger = self.shared.ledger.lock();
-        let mut file = self.shared.file.lock();
+        let (ledger, file) = (self.ledger.get_mut(), self.file.get_mut());
         if let Err(error) = file.replace(&ledger.as_records(true, 0)) {
             tracing::warn!(%error, "cannot record exactly what was sent: residency evidence will show more");
         }
