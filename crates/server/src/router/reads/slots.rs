@@ -5,8 +5,9 @@
 //!
 //! 1. At most [`SLOTS`] slots are taken, and [`TENANT_SLOTS_MAX`] by one tenant.
 //! 2. Tenants that wait take turns; the calls of one tenant are served in their order.
-//! 3. A call is refused as soon as it cannot be expected to get its turn before its deadline, by the time for which slots
-//!    were taken lately: its caller learns that at once, and the calls that can be served are not delayed by it.
+//! 3. A call is refused as soon as it cannot be expected to get its turn before its deadline, by the time for which its tenant
+//!    has taken slots lately: its caller learns that at once, and the calls that can be served are not delayed by it. Reads
+//!    of other tenants, however long, refuse nobody.
 //!
 //! The number of calls that wait is bounded by their tenants' operations in flight.
 
@@ -40,8 +41,8 @@ struct Slots {
     taken: BTreeMap<TenantNumber, usize>,
     /// Calls that wait, of the tenant whose turn is next first.
     waiting: VecDeque<Waiting>,
-    /// Smoothed time for which a slot is taken.
-    taken_for: Duration,
+    /// Smoothed time for which a tenant that has taken slots, or waits, takes one.
+    taken_for: BTreeMap<TenantNumber, Duration>,
 }
 
 #[derive(Debug)]
@@ -133,7 +134,8 @@ impl ReadSlots {
     fn release(self: &Arc<Self>, tenant: TenantNumber, taken_for: Duration) {
         let mut slots = self.0.lock();
         slots.free(tenant);
-        slots.taken_for = (slots.taken_for * SMOOTHING + taken_for) / (SMOOTHING + 1);
+        let smoothed = slots.taken_for.entry(tenant).or_default();
+        *smoothed = (*smoothed * SMOOTHING + taken_for) / (SMOOTHING + 1);
         slots.refuse_crowded(Instant::now());
         while let Some((tenant, call)) = slots.next() {
             slots.take(tenant);
@@ -142,6 +144,12 @@ impl ReadSlots {
                 slots.free(tenant);
             }
         }
+        let Slots {
+            taken,
+            waiting,
+            taken_for,
+        } = &mut *slots;
+        taken_for.retain(|tenant, _| taken.contains_key(tenant) || waiting.iter().any(|of| of.tenant == *tenant));
     }
 }
 
@@ -165,9 +173,12 @@ impl Slots {
     }
 
     fn wait(&mut self, tenant: TenantNumber, call: WaitingCall, now: Instant) -> Result<(), Crowded> {
-        let lens = self.lens();
-        let before = lens.iter().find(|(of, _)| *of == tenant).map_or(0, |(_, len)| *len);
-        call.check(expected_wait(&lens, tenant, before, self.taken_for), now)?;
+        let mut waiting = self.waiting.iter();
+        let own = waiting.find(|waiting| waiting.tenant == tenant);
+        let before = own.map_or(0, |waiting| waiting.calls.len());
+        let tenants = self.waiting.len() + usize::from(own.is_none());
+        let taken_for = self.taken_for.get(&tenant).copied().unwrap_or_default();
+        call.check(expected_wait(before, tenants, taken_for), now)?;
         match self.waiting.iter_mut().find(|waiting| waiting.tenant == tenant) {
             Some(waiting) => waiting.calls.push_back(call),
             None => self.waiting.push_back(Waiting {
@@ -178,18 +189,14 @@ impl Slots {
         Ok(())
     }
 
-    fn lens(&self) -> Vec<(TenantNumber, usize)> {
-        let waiting = self.waiting.iter();
-        waiting.map(|waiting| (waiting.tenant, waiting.calls.len())).collect()
-    }
-
     /// Refuses the calls whose turn would come after their deadline, and forgets those that have gone.
     fn refuse_crowded(&mut self, now: Instant) {
-        let lens = self.lens();
+        let tenants = self.waiting.len();
         for Waiting { tenant, calls } in &mut self.waiting {
+            let taken_for = self.taken_for.get(tenant).copied().unwrap_or_default();
             let mut kept = VecDeque::with_capacity(calls.len());
             for call in calls.drain(..).filter(|call| !call.turn.is_closed()) {
-                let wait = expected_wait(&lens, *tenant, kept.len(), self.taken_for);
+                let wait = expected_wait(kept.len(), tenants, taken_for);
                 match call.check(wait, now) {
                     Ok(()) => kept.push_back(call),
                     Err(crowded) => drop(call.turn.send(Err(crowded))),
@@ -222,14 +229,11 @@ impl WaitingCall {
     }
 }
 
-/// Returns the time until the turn of a tenant's call behind `before` others of its own, where tenants with so many calls
-/// take turns and a slot is taken for so long.
-fn expected_wait(lens: &[(TenantNumber, usize)], tenant: TenantNumber, before: usize, taken_for: Duration) -> Duration {
-    let others = lens.iter().filter(|(of, _)| *of != tenant);
-    let ahead = before + others.map(|(_, len)| (*len).min(before + 1)).sum::<usize>();
-    let of_all = (ahead + 1) as f64 / SLOTS as f64;
-    let of_tenant = (before + 1) as f64 / TENANT_SLOTS_MAX as f64;
-    taken_for.mul_f64(of_all.max(of_tenant))
+/// Returns the least time until the turn of a tenant's call behind `before` others of its own, where so many tenants wait and
+/// it takes a slot for so long.
+fn expected_wait(before: usize, tenants: usize, taken_for: Duration) -> Duration {
+    let own_slots = (SLOTS / tenants.max(1)).clamp(1, TENANT_SLOTS_MAX);
+    taken_for.mul_f64((before + 1) as f64 / own_slots as f64)
 }
 
 impl Drop for ReadSlot {
@@ -337,13 +341,31 @@ mod tests {
         assert!(slots.0.lock().taken.is_empty(), "every slot is free again");
     }
 
+    /// Invariant 3: a neighbour whose reads take long does not refuse short ones.
+    #[tokio::test(start_paused = true)]
+    async fn slow_reads_of_one_tenant_refuse_nobody_else() {
+        let slots = Arc::new(ReadSlots::default());
+        for _ in 0..20 {
+            let slow: Vec<_> = std::iter::from_fn(|| acquire_now(&slots, LOUD)).collect();
+            tokio::time::advance(Duration::from_secs(10)).await;
+            drop(slow);
+        }
+        let _slow: Vec<_> = std::iter::from_fn(|| acquire_now(&slots, LOUD)).collect();
+        let mut short = acquire_now(&slots, QUIET);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut next = Box::pin(slots.acquire(QUIET, deadline));
+        assert!((&mut next).now_or_never().is_none(), "it waits");
+        drop(short.take());
+        assert!((&mut next).now_or_never().unwrap().is_ok());
+    }
+
     #[test]
-    fn expected_wait_counts_own_calls_and_turns_of_others() {
-        let (lens, second) = ([(LOUD, 100), (QUIET, 2)], Duration::from_secs(1));
-        // Alone by the tenant's own slots, beside another one by its turns.
-        assert_eq!(expected_wait(&[], LOUD, 5, second), 2 * second);
-        assert_eq!(expected_wait(&lens, QUIET, 2, second), second * 6 / 4);
-        assert_eq!(expected_wait(&lens, LOUD, 98, second), second * 33);
-        assert_eq!(expected_wait(&lens, LOUD, 0, Duration::ZERO), Duration::ZERO);
+    fn expected_wait_counts_own_calls_by_own_share_of_slots() {
+        let second = Duration::from_secs(1);
+        assert_eq!(expected_wait(5, 1, second), 2 * second);
+        assert_eq!(expected_wait(3, 2, second), 2 * second);
+        assert_eq!(expected_wait(3, 50, second), 4 * second);
+        assert_eq!(expected_wait(99, 1, Duration::ZERO), Duration::ZERO);
     }
 }
