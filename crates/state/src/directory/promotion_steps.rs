@@ -199,7 +199,7 @@ impl Directory {
         }
         of.tenant = tenant;
         // Logged time may be behind wall clocks, which the other bound is of: it stands still without a leader.
-        let ends = of.item.stopped_by.unwrap_or(of.item.times.waited);
+        let ends = of.item.times.waited.max(of.item.stopped_by.unwrap_or(0));
         // A home that goes on without a lease and has not frozen acknowledges until it hears of the fence.
         let goes_on = of.item.continues && !of.item.reports.contains_key(&old_home);
         let loss = (!chosen.is_drained).then(|| LossWindow {
