@@ -6,7 +6,7 @@ use super::{
     ApplyContext, AuditContext, BulkMove, Directory, DirectoryChange, DirectoryOutcome, DirectoryResult, DirectoryView,
     Followers, GroupReport, MoveRequest, MoveState, MoveTarget, Operation, OperationEnd, OperationKind,
     OperationResult, OperationStep, OperationTenant, PromotionState, Rejection, SourceAfterMove, StepName, Tenant,
-    TenantMove, TenantState,
+    TenantMove, TenantState, TopologyRejection,
     ownership::{self, MemberRejoined, MemberUncounted, MoveAccepted, MovePlan, MoveRefused, StopLogged},
     placement,
     promotion_steps::FreezeReportTimes,
@@ -194,12 +194,23 @@ impl Directory {
         }
     }
 
-    /// Removes a member that has erased a tenant, or whose nodes are lost.
-    pub(super) fn erased(&mut self, context: &mut ApplyContext, mut tenant: Tenant, from: GroupId) {
-        if ownership::record_erased(&mut tenant, from).is_err() {
-            return;
+    /// Removes a member that has erased a tenant.
+    fn erased(&mut self, context: &mut ApplyContext, mut tenant: Tenant, from: GroupId) {
+        if ownership::record_erased(&mut tenant, from).is_ok() {
+            self.record_erasure(context, &tenant, from);
+            self.without_member(context, tenant);
         }
-        self.record_erasure(context, &tenant, from);
+    }
+
+    /// Removes a member whose nodes are lost. That is no erasure: its disks may still hold the tenant.
+    pub(super) fn give_up_member(&mut self, context: &mut ApplyContext, mut tenant: Tenant, lost: GroupId) {
+        if ownership::record_erased(&mut tenant, lost).is_ok() {
+            self.without_member(context, tenant);
+        }
+    }
+
+    /// Records a tenant that a member has left.
+    fn without_member(&mut self, context: &mut ApplyContext, mut tenant: Tenant) {
         if tenant.members.is_empty() {
             context.push(&mut self.view, DirectoryChange::TenantGone(tenant.number));
             return;
@@ -379,6 +390,14 @@ fn target(view: &DirectoryView, tenant: &Tenant, to: &MoveTarget) -> Result<Grou
 /// Checks a plan against regions and policy. A source in the target's region leaves: no group follows there.
 fn check_plan(view: &DirectoryView, tenant: &Tenant, plan: MovePlan) -> Result<MovePlan, Rejection> {
     let region = view.region_of(plan.to).ok_or(Rejection::GroupUnknown(plan.to))?;
+    if let Some(change) = view
+        .group(plan.to)
+        .filter(|group| group.is_forming())
+        .and_then(|group| group.change.as_ref())
+    {
+        let (group, operation) = (plan.to, change.operation);
+        return Err(TopologyRejection::GroupForming { group, operation }.into());
+    }
     placement::admitted(view, &tenant.residency, &region.name)?;
     let is_inside = view.region_of(tenant.home) == Some(region);
     if !is_inside {

@@ -288,6 +288,14 @@ impl Directory {
         for node in self.view.nodes().filter(|node| node.region == *region) {
             self.node_to_change(node.number)?;
         }
+        for (operation, change) in self.topology_changes_in_flight() {
+            if let TopologyAction::AddGroup { region: of, group } = &change.action
+                && of == region
+            {
+                let group = *group;
+                return Err(TopologyRejection::GroupForming { group, operation }.into());
+            }
+        }
         let homes = self
             .view
             .groups_of(region)

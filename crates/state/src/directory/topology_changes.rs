@@ -76,7 +76,7 @@ impl Directory {
             Next::GiveUp(copies) => {
                 for (tenant, group) in copies {
                     if let Some(tenant) = self.view.tenant(tenant) {
-                        self.erased(context, Tenant::clone(tenant), group);
+                        self.give_up_member(context, Tenant::clone(tenant), group);
                     }
                 }
                 return DirectoryOutcome::Done;

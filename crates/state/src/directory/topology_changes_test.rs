@@ -399,6 +399,22 @@ fn group_is_added_and_over_once_its_leader_has_confirmed_it() {
     );
     world.apply(create(new("there", "eu-west"))).unwrap();
     assert!(!world.tenant("there").has(GroupId::new(7)), "nothing is placed in it");
+    let into = MoveRequest {
+        name: "first".parse().unwrap(),
+        etag: None,
+        to: MoveTarget::Group(GroupId::new(7)),
+        source: SourceAfterMove::Policy,
+        unreachable: Vec::new(),
+    };
+    let moved = world.apply(Command::MoveTenant(by(), into)).unwrap_err().to_string();
+    assert!(moved.contains("group 7 has not formed"), "{moved}");
+    let (region_of_group, lost) = (region("ap-south"), true);
+    let removal = TopologyRequest::RemoveRegion {
+        region: region_of_group,
+        lost,
+    };
+    let removed = refused(begin(&mut world, removal));
+    assert!(removed.contains("group 7 has not formed"), "{removed}");
     world.apply(Command::AbortMove(by(), added)).unwrap();
     settle(&mut world);
     assert_eq!(end(&world, added), Some(OperationResult::Cancelled));
@@ -457,6 +473,11 @@ fn lost_region_is_removed_without_its_word_while_none_of_its_nodes_answers() {
     assert_eq!(advance(&mut world, &[id(4)]), None, "invariant 4: a node answers");
     assert_eq!(advance(&mut world, &[id(3)]), Some(lost));
     assert!(!world.tenant("acme").has(GroupId::new(5)));
+    let evidence = world.directory.evidence().tenant(world.tenant("acme").number);
+    assert!(
+        evidence.is_none_or(|of| of.erased.is_empty()),
+        "a lost disk is no erased one"
+    );
     while advance(&mut world, &[id(3)]).is_some() {}
     settle(&mut world);
     assert_eq!(end(&world, lost), Some(OperationResult::Succeeded));

@@ -34,6 +34,14 @@ pub enum TopologyRejection {
         /// Number of the operation.
         operation: u64,
     },
+    /// A group that is being added has not formed.
+    #[error("group {} has not formed: wait for operations/{operation}, which adds it, or cancel it", .group.get())]
+    GroupForming {
+        /// The group.
+        group: GroupId,
+        /// Number of the operation.
+        operation: u64,
+    },
     /// The node is the last one of its region.
     #[error("node {node} is the last one of region {region} that holds data: remove the region, or add a node first")]
     LastNode {
@@ -116,6 +124,7 @@ impl TopologyRejection {
             Self::Begun(_) => ErrorKind::NotCancellable,
             Self::RegionLeaving(_)
             | Self::Busy { .. }
+            | Self::GroupForming { .. }
             | Self::LastNode { .. }
             | Self::LessRedundancy { .. }
             | Self::LastRegion(_)
@@ -134,6 +143,9 @@ impl TopologyRejection {
             Self::Name(name) => text::write(w.u8(132), name),
             Self::RegionLeaving(region) => text::write(w.u8(133), region.as_str()),
             Self::Busy { node, operation } => drop(w.u8(134).varint(node.get()).varint(*operation)),
+            Self::GroupForming { group, operation } => {
+                w.u8(145).varint(u64::from(group.get())).varint(*operation);
+            }
             Self::LastNode { node, region } => text::write(w.u8(135).varint(node.get()), region.as_str()),
             Self::LessRedundancy {
                 node,
@@ -170,6 +182,10 @@ impl TopologyRejection {
             133 => Self::RegionLeaving(text::parse(r)?),
             134 => Self::Busy {
                 node: text::node(r)?,
+                operation: r.varint()?,
+            },
+            145 => Self::GroupForming {
+                group: text::group(r)?,
                 operation: r.varint()?,
             },
             135 => Self::LastNode {
