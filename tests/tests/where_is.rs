@@ -1,7 +1,7 @@
 //! Tests of what documents say about the source tree: files, lines and items of `docs/where-is.md`, paths, recipes.
 //!
-//! A reference of `docs/where-is.md` is a line ``- `PATH:FIRST-LAST`: `item`, `item` ``. An item that moved out of its
-//! range, or was renamed, fails the test with the line where it is now.
+//! A reference of `docs/where-is.md` is a line ``- `PATH:FIRST-LAST`: `item`, `item` ``. The whole definition of each item is
+//! within its range; one that moved or was renamed fails the test with the lines where it is now.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -59,6 +59,33 @@ fn names(line: &str, item: &str) -> bool {
         .any(|(at, _)| !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part))
 }
 
+/// Returns whether a line begins the definition of an item's last segment: of Rust, of a proto, or of a variant.
+fn defines(line: &str, item: &str) -> bool {
+    const KEYWORDS: &[&str] = &[
+        "fn", "struct", "enum", "trait", "type", "const", "static", "union", "service", "message", "rpc",
+    ];
+    let word = item.rsplit("::").next().unwrap_or(item);
+    let code = line.trim_start();
+    let words: Vec<&str> = code.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    let is_keyword = |pair: &[&str]| KEYWORDS.contains(&pair[0]) && pair[1] == word;
+    let is_variant =
+        || words.first() == Some(&word) && code[word.len()..].starts_with([',', ' ', '(']) && !code.contains('=');
+    !code.starts_with("//")
+        && (words.windows(2).any(is_keyword) || (word.starts_with(char::is_uppercase) && is_variant()))
+}
+
+/// Returns the last line of the definition that begins at a line, both counted from 1: that of its closing brace.
+fn end_of_definition(lines: &[&str], begin: usize) -> usize {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let first = lines[begin - 1];
+    if first.ends_with([';', ',', '}']) {
+        return begin;
+    }
+    let rest = (begin + 1..).zip(&lines[begin..]);
+    let mut ends = rest.filter(|(_, line)| indent(line) == indent(first) && line.trim_start().starts_with(['}', ']']));
+    ends.next().map_or(begin, |(number, _)| number)
+}
+
 /// Returns what is wrong with a reference.
 fn errors(reference: &Reference<'_>) -> Vec<String> {
     let Reference {
@@ -72,25 +99,27 @@ fn errors(reference: &Reference<'_>) -> Vec<String> {
     if *first == 0 || last < first || lines.len() < *last {
         return vec![format!("{path} has {} lines, not {first}-{last}", lines.len())];
     }
-    let missing = |item: &&&str| !lines[first - 1..*last].iter().any(|line| names(line, item));
-    let found = |item: &str| {
-        let all = (1..).zip(&lines).filter(|(_, line)| names(line, item));
-        let numbers: Vec<String> = all.map(|(number, _)| number.to_string()).collect();
-        format!(
-            "{path}:{first}-{last} has no {item}; lines with it: {}",
-            numbers.join(", ")
-        )
+    let definitions = |item: &str| -> Vec<(usize, usize)> {
+        let begins = (1..).zip(&lines).filter(|(_, line)| defines(line, item));
+        begins
+            .map(|(begin, _)| (begin, end_of_definition(&lines, begin)))
+            .collect()
     };
-    // The last segment of a path stands in the range, the type before it anywhere in the file.
+    let outside = items.iter().filter(|item| {
+        let mut all = definitions(item).into_iter();
+        !all.any(|(begin, end)| *first <= begin && end <= *last)
+    });
+    let outside = outside.map(|item| {
+        format!(
+            "{path}:{first}-{last} lacks {item}, which is at {:?}",
+            definitions(item)
+        )
+    });
+    // The last segment of a path is defined in the range, the type before it stands anywhere in the file.
     let owners = items.iter().filter_map(|item| Some((item.rsplit_once("::")?.0, *item)));
     let without_owner = owners.filter(|(owner, _)| !lines.iter().any(|line| names(line, owner)));
     let without_owner = without_owner.map(|(owner, item)| format!("{path} has no {owner} of {item}"));
-    items
-        .iter()
-        .filter(missing)
-        .map(|&item| found(item))
-        .chain(without_owner)
-        .collect()
+    outside.chain(without_owner).collect()
 }
 
 #[test]
