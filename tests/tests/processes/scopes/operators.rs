@@ -277,6 +277,11 @@ pub(super) fn cluster() -> Vec<Row> {
             admin::RevokeRoleRequest::default()
         ),
         row!(
+            "stead.admin.v1.TopologyService/AddGroup",
+            "C",
+            admin::AddGroupRequest::default()
+        ),
+        row!(
             "stead.admin.v1.TopologyService/AddNode",
             "C",
             admin::AddNodeRequest::default()
