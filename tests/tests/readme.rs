@@ -57,10 +57,19 @@ fn console_blocks(text: &str) -> Vec<Vec<ConsoleCommand>> {
 fn without_figures(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let is_time = |at: usize| matches!(words.get(at), Some(&"ms" | &"s"));
+    let is_counted = |at: usize| {
+        let next = words.get(at + 1).copied().unwrap_or_default();
+        let is_before = ["written", "already", "acknowledged", "survived,", "were"].contains(&next);
+        is_before || at.checked_sub(1).is_some_and(|before| words[before] == "had:")
+    };
+    let is_late_revision = |word: &str| word.split_once("@4.").is_some_and(|(_, sequence)| sequence.len() > 3);
     let word = |(at, word): (usize, &&str)| match word {
         word if word.parse::<f64>().is_ok() && is_time(at + 1) => "TIME".to_owned(),
         _ if is_time(at) => String::new(),
         word if word.starts_with("127.0.0.1:") => "ADDRESS".to_owned(),
+        // What a killed region had acknowledged differs from run to run; what was lost of it does not.
+        word if word.parse::<u64>().is_ok() && is_counted(at) => "COUNT".to_owned(),
+        word if is_late_revision(word) => "REVISION".to_owned(),
         word => (*word).to_owned(),
     };
     let words = words.iter().enumerate().map(word).filter(|word| !word.is_empty());

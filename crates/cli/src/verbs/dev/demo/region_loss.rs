@@ -54,6 +54,7 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<()> {
     let lost = lose(world).await?;
     let request = PromotionRequest {
         reason: REASON.into(),
+        to: Some(HOME.into()),
         ..PromotionRequest::new(PromotionSelection::Tenants(vec![TENANT.into()]))
     };
     print_plan(&admin, &request).await?;
