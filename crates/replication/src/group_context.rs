@@ -105,13 +105,17 @@ impl GroupContext {
     }
 
     /// Records durably what is about to be sent to another group. Nothing is sent before.
-    pub(crate) async fn record_sent(&self, to: GroupId, parts: &[SentPart]) {
+    ///
+    /// # Errors
+    ///
+    /// The group has left the directory since this was admitted: nothing is recorded, and nothing may be sent.
+    pub(crate) async fn record_sent(&self, to: GroupId, parts: &[SentPart]) -> Result<(), Status> {
         if parts.is_empty() {
-            return;
+            return Ok(());
         }
         let region = self.directory_view.read(|view| Some(view.region_of(to)?.name.clone()));
-        // Nothing is admitted to a group whose region is not known.
-        let Some(region) = region else { return };
+        let region = region
+            .ok_or_else(|| Status::failed_precondition(format!("group {to} is not in the directory any more")))?;
         let mut has_failed = false;
         while let Err(error) = self.sent.record(&region, parts, (self.wall)()).await {
             has_failed = true;
@@ -121,6 +125,7 @@ impl GroupContext {
         if has_failed {
             self.succeeded(RECORDING_SENT);
         }
+        Ok(())
     }
 
     /// Takes note of the epochs in which a follower has followed tenants.

@@ -88,8 +88,10 @@ impl PullSource {
                     policy: self.context.directory_view.read(|view| policy_of(view, self.tenant)),
                     bytes: page.records.len() as u64,
                 };
-                self.context.record_sent(self.to, &[part]).await;
-                return Some(Ok(response(Message::Page(self.compress(page)))));
+                match self.context.record_sent(self.to, &[part]).await {
+                    Ok(()) => return Some(Ok(response(Message::Page(self.compress(page))))),
+                    Err(status) => Err(status),
+                }
             }
             Ok(PullStep::End(last)) => Ok(response(Message::End(PullEnd { last: last.to_u64() }))),
             Ok(PullStep::Refused(reason)) => Ok(response(Message::Refused(PullRefused { reason: reason.into() }))),

@@ -121,7 +121,10 @@ impl SeedSource {
                     policy: self.policy,
                     bytes: command.len() as u64,
                 };
-                self.context.record_sent(self.follower, &[part]).await;
+                if let Err(status) = self.context.record_sent(self.follower, &[part]).await {
+                    self.has_ended = true;
+                    return Some(Err(status));
+                }
                 Some(Ok(self.send(command)))
             }
             Err(SeedEnd::End) => None,

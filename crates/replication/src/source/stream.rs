@@ -158,8 +158,13 @@ impl FeedSource {
     pub(crate) async fn next(&mut self) -> Option<Result<SubscribeResponse, Status>> {
         loop {
             if !self.unrecorded.is_empty() {
-                self.context.record_sent(self.follower, &self.unrecorded).await;
+                let recorded = self.context.record_sent(self.follower, &self.unrecorded).await;
                 self.unrecorded.clear();
+                if let Err(status) = recorded {
+                    // What is queued has the parts that were not recorded.
+                    self.out.clear();
+                    self.end(Some(status));
+                }
             }
             if let Some(message) = self.out.pop_front() {
                 return Some(Ok(wire::to_follower(message)));

@@ -6,6 +6,7 @@ mod keys;
 mod messages;
 mod operators;
 mod table;
+mod tokens;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -31,7 +31,7 @@ macro_rules! row {
             path: $path,
             message: stringify!($message),
             allowed: $allowed,
-            call: Box::new(|channel, token| {
+            call: Box::new(move |channel, token| {
                 Box::pin(call(
                     (channel, token),
                     $path,
