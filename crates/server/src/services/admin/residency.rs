@@ -4,11 +4,14 @@ use stead_api::{
     convert,
     proto::admin::v1::{ListResidencyRecordsRequest, ListResidencyRecordsResponse, ResidencyRecord, residency_record},
 };
-use stead_state::directory::{Directory, DirectoryView, ErasedRecord, SentRecord, TenantEvidence};
+use stead_state::directory::{DirectoryView, ErasedRecord, SentRecord, TenantEvidence};
 use stead_types::{Error, RegionName, TenantNumber};
 
 use super::{PAGE_DEFAULT, PAGE_MAX, time};
 use crate::{directory::LocalVoter, host::storage_unavailable};
+
+/// Records after which a page ends, with all of its last tenant: some 1.5 MiB, below what clients take as one message.
+const RECORDS_MAX: usize = 10_000;
 
 /// Lists evidence that a voter of the directory keeps.
 pub(super) fn list(
@@ -22,9 +25,11 @@ pub(super) fn list(
         Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| invalid())?).saturating_add(1),
         None => 0,
     };
-    let page = local_voter
-        .machine
-        .read(|directory| page(directory, TenantNumber::new(from), &request.tenant, size));
+    let is_asked = |of: &TenantEvidence| request.tenant.is_empty() || of.name.as_str() == request.tenant;
+    let page = local_voter.machine.read(|directory| {
+        let evidence = directory.evidence().from(TenantNumber::new(from));
+        page(directory.view(), evidence.filter(|(_, of)| is_asked(of)), size)
+    });
     let (records, next) = page.map_err(|incomplete| storage_unavailable(&incomplete))?;
     let next = next.map(|last| convert::page::token(request.tenant.as_bytes(), &last.get().to_be_bytes()));
     Ok(ListResidencyRecordsResponse {
@@ -33,21 +38,24 @@ pub(super) fn list(
     })
 }
 
-/// Returns the records of the next tenants, and the last of these if there are more.
-fn page(
-    directory: &Directory,
-    from: TenantNumber,
-    name: &str,
+/// Returns the records of the next tenants, and the last of these if there are more. A page of `size` tenants ends earlier
+/// with the tenant that brings it to [`RECORDS_MAX`].
+fn page<'a>(
+    view: &DirectoryView,
+    evidence: impl Iterator<Item = (TenantNumber, &'a TenantEvidence)>,
     size: usize,
 ) -> (Vec<ResidencyRecord>, Option<TenantNumber>) {
-    let evidence = directory.evidence().from(from);
-    let mut evidence = evidence.filter(|(_, of)| name.is_empty() || of.name.as_str() == name);
-    let (mut records, mut last) = (Vec::new(), None);
-    for (number, of) in evidence.by_ref().take(size) {
-        records.extend(messages(directory.view(), number, of));
+    let mut evidence = evidence.peekable();
+    let (mut records, mut last, mut tenants) = (Vec::new(), None, 0);
+    while tenants < size
+        && records.len() < RECORDS_MAX
+        && let Some((number, of)) = evidence.next()
+    {
+        records.extend(messages(view, number, of));
         last = Some(number);
+        tenants += 1;
     }
-    let is_more = evidence.next().is_some();
+    let is_more = evidence.peek().is_some();
     (records, last.filter(|_| is_more))
 }
 
@@ -89,4 +97,54 @@ fn erased_event(erased: &ErasedRecord) -> residency_record::Event {
         version: Some(convert::id::from_directory_version(erased.version)),
         time: Some(time(erased.time_ms)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use stead_types::DirectoryVersion;
+
+    use super::*;
+
+    fn evidence(sent: usize) -> TenantEvidence {
+        let policy = DirectoryVersion::ZERO;
+        let record = SentRecord {
+            region: "eu-west".parse().unwrap(),
+            policy_first: policy,
+            policy_last: policy,
+            first_ms: 1,
+            last_ms: 2,
+            bytes: 3,
+        };
+        TenantEvidence {
+            name: "acme".parse().unwrap(),
+            gone_ms: None,
+            sent: vec![record; sent],
+            erased: Vec::new(),
+        }
+    }
+
+    /// Returns how many records each page has, of tenants with so many records.
+    fn pages(tenants: &[usize], size: usize) -> Vec<usize> {
+        let all = (1..)
+            .map(TenantNumber::new)
+            .zip(tenants.iter().map(|sent| evidence(*sent)));
+        let all: Vec<(TenantNumber, TenantEvidence)> = all.collect();
+        let (mut lens, mut after) = (Vec::new(), TenantNumber::new(0));
+        loop {
+            let rest = all.iter().filter(|(number, _)| *number > after);
+            let (records, last) = page(&DirectoryView::default(), rest.map(|(number, of)| (*number, of)), size);
+            lens.push(records.len());
+            let Some(last) = last else { return lens };
+            after = last;
+        }
+    }
+
+    #[test]
+    fn page_ends_at_its_tenants_or_its_records() {
+        assert_eq!(pages(&[], 2), [0]);
+        assert_eq!(pages(&[1, 2, 3], 2), [3, 3]);
+        assert_eq!(pages(&[1, 2], 2), [3]);
+        assert_eq!(pages(&[RECORDS_MAX - 1, 1, 5], 10), [RECORDS_MAX, 5]);
+        assert_eq!(pages(&[RECORDS_MAX + 7, 5], 10), [RECORDS_MAX + 7, 5]);
+    }
 }
