@@ -2208,6 +2208,9 @@ pub struct Event {
     /// The key as it was before, if it was requested, existed and is still kept.
     #[prost(message, optional, tag = "3")]
     pub previous: ::core::option::Option<KeyValue>,
+    /// Tenant time of the change. Absent from nodes of earlier versions.
+    #[prost(message, optional, tag = "4")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
 }
 impl ::prost::Name for Event {
     const NAME: &'static str = "Event";

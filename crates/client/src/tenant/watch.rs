@@ -4,14 +4,14 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use stead_api::{
-    convert::read::duration,
+    convert::{key::tenant_time, read::duration},
     proto::v1::{
         self, WatchCreate, WatchRequest, WatchResponse, kv_service_client::KvServiceClient,
         watch_create::From as StartPosition, watch_response::Response,
     },
     status,
 };
-use stead_types::{Epoch, Error, ErrorKind, Revision, SessionToken};
+use stead_types::{Epoch, Error, ErrorKind, Revision, SessionToken, TenantTime};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
@@ -81,6 +81,8 @@ pub struct Event {
     pub item: Item,
     /// The key before the change, if it was requested, existed and is still retained.
     pub previous: Option<Item>,
+    /// Tenant time of the change; absent from nodes of earlier versions.
+    pub time: Option<TenantTime>,
 }
 
 /// Message of a watch.
@@ -399,6 +401,7 @@ impl Event {
             kind,
             item: item(event.item.ok_or_else(|| malformed("key"))?)?,
             previous: event.previous.map(item).transpose()?,
+            time: event.time.map(tenant_time),
         })
     }
 }

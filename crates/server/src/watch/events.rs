@@ -95,6 +95,7 @@ fn event(kind: EventType, change: &Change, previous: Option<Version>) -> Event {
         r#type: kind.into(),
         item: Some(item),
         previous: previous.map(|previous| response::key_value(change.key.clone(), previous)),
+        time: Some(stead_api::convert::key::from_tenant_time(change.time)),
     }
 }
 

@@ -234,6 +234,7 @@ mod tests {
             kind: EventKind::Put,
             item,
             previous: None,
+            time: None,
         }
     }
 
