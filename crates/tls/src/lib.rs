@@ -20,6 +20,12 @@ mod material;
 mod name;
 mod verify;
 
+/// Makes ring the cryptography of TLS for libraries that take the process's default.
+pub fn install_default_provider() {
+    // Whoever was first has installed the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 pub use certificate::{Certificate, InvalidCertificate, read as read_certificates};
 pub use credentials::{Credentials, Reload};
 pub use dial::{Expect, ExpectedPeer, PlainText, dial};

@@ -1,7 +1,7 @@
 //! `stead auth`.
 
 mod keygen;
-mod secret_file;
+pub(super) mod secret_file;
 mod token;
 mod whoami;
 

@@ -1,21 +1,17 @@
-//! Parts of a tenant's backup: compressed JSON lines, as `stead kv export` writes them.
+//! Parts of a tenant's backup: compressed JSON lines. Those with all keys are as `stead kv export` writes them, in the order
+//! of keys; each with changes is a sorted run.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
-    path::{Path, PathBuf},
-};
+use std::io::Write;
 
 use sha2::{Digest, Sha256};
-use stead_client::Item;
+use stead_client::{Event, Item, Revision};
 use stead_types::TenantTime;
 
-use super::manifest::{Part, TenantBackup};
-use crate::{
-    exit::{Code, CommandError},
-    output,
-    verbs::kv::item_line,
+use super::{
+    change::{self, ChangeOrder},
+    files::{Part, Sink},
 };
+use crate::{exit::CommandError, output, verbs::kv::item_line};
 
 /// Bytes of lines after which a part ends.
 const PART_BYTES: u64 = 64 << 20;
@@ -23,74 +19,86 @@ const PART_BYTES: u64 = 64 << 20;
 const LEVEL: i32 = 3;
 
 /// Writer of one tenant's parts.
-pub(super) struct PartsWriter {
-    /// Folder of the backup.
-    folder: PathBuf,
-    /// Folder of the tenant within it.
-    tenant: String,
+pub(super) struct PartsWriter<'a> {
+    sink: &'a Sink,
+    /// Folder of the tenant within the backup's.
+    folder: String,
+    /// First part: a later one of a tenant has another name than what was removed.
     parts: Vec<Part>,
-    current: Option<zstd::Encoder<'static, Counted>>,
+    bytes: u64,
+}
+
+impl<'a> PartsWriter<'a> {
+    /// `folder`: that of the tenant within the backup's.
+    pub(super) fn new(sink: &'a Sink, folder: String) -> Self {
+        Self {
+            sink,
+            folder,
+            parts: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Returns the parts, and the bytes of their lines.
+    pub(super) fn finish(self) -> (Vec<Part>, u64) {
+        (self.parts, self.bytes)
+    }
+
+    /// Removes what was written.
+    pub(super) fn discard(&mut self) -> Result<(), CommandError> {
+        self.bytes = 0;
+        self.parts.drain(..).try_for_each(|part| self.sink.remove(&part))
+    }
+
+    fn write(&mut self, compressed: Vec<u8>, bytes: u64) -> Result<(), CommandError> {
+        let ending = if self.sink.key.is_some() { ".sealed" } else { "" };
+        let file = format!("{}/{:06}.jsonl.zst{ending}", self.folder, self.parts.len() + 1);
+        self.parts.push(self.sink.write(&file, compressed)?);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+/// Writer of all keys of a tenant.
+pub(super) struct KeysWriter<'a> {
+    parts: PartsWriter<'a>,
+    current: Option<zstd::Encoder<'static, Vec<u8>>>,
     current_bytes: u64,
     keys: u64,
-    bytes: u64,
     content: ContentDigest,
 }
 
-/// File whose bytes are counted and digested.
-struct Counted {
-    file: File,
-    len: u64,
-    digest: Sha256,
+/// What was written of all keys.
+#[derive(Debug)]
+pub(super) struct WrittenKeys {
+    pub(super) keys: u64,
+    pub(super) bytes: u64,
+    pub(super) lasting_keys: u64,
+    pub(super) content: String,
+    pub(super) parts: Vec<Part>,
 }
 
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.len += written as u64;
-        self.digest.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl PartsWriter {
-    pub(super) fn create(folder: &Path, tenant: &str) -> io::Result<Self> {
-        std::fs::create_dir_all(folder.join(tenant))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            tenant: tenant.to_owned(),
-            parts: Vec::new(),
+impl<'a> KeysWriter<'a> {
+    pub(super) fn new(parts: PartsWriter<'a>) -> Self {
+        Self {
+            parts,
             current: None,
             current_bytes: 0,
             keys: 0,
-            bytes: 0,
             content: ContentDigest::default(),
-        })
+        }
     }
 
     /// Adds a key; `now`: the tenant's time at the revision.
-    pub(super) fn push(&mut self, item: &Item, now: TenantTime) -> io::Result<()> {
+    pub(super) fn push(&mut self, item: &Item, now: TenantTime) -> Result<(), CommandError> {
         let line = format!("{}\n", item_line(item, now));
         let encoder = match &mut self.current {
             Some(encoder) => encoder,
-            None => {
-                let path = self.folder.join(self.file());
-                let file = File::create(path)?;
-                let counted = Counted {
-                    file,
-                    len: 0,
-                    digest: Sha256::new(),
-                };
-                self.current.insert(zstd::Encoder::new(counted, LEVEL)?)
-            }
+            None => self.current.insert(zstd::Encoder::new(Vec::new(), LEVEL)?),
         };
         encoder.write_all(line.as_bytes())?;
-        self.content.push(item);
+        self.content.push(&item.key, &item.value, item.expires.is_some());
         self.keys += 1;
-        self.bytes += line.len() as u64;
         self.current_bytes += line.len() as u64;
         if self.current_bytes >= PART_BYTES {
             self.end_part()?;
@@ -98,34 +106,81 @@ impl PartsWriter {
         Ok(())
     }
 
-    /// Ends the last part, and fills in what the tenant's backup has.
-    pub(super) fn finish(mut self, backup: &mut TenantBackup) -> io::Result<()> {
+    /// Ends the last part.
+    pub(super) fn finish(mut self) -> Result<WrittenKeys, CommandError> {
         self.end_part()?;
-        backup.keys = self.keys;
-        backup.bytes = self.bytes;
-        (backup.lasting_keys, backup.content) = self.content.finish();
-        backup.parts = self.parts;
-        Ok(())
+        let (parts, bytes) = self.parts.finish();
+        let (lasting_keys, content) = self.content.finish();
+        Ok(WrittenKeys {
+            keys: self.keys,
+            bytes,
+            lasting_keys,
+            content,
+            parts,
+        })
     }
 
-    fn file(&self) -> String {
-        format!("{}/{:06}.jsonl.zst", self.tenant, self.parts.len() + 1)
-    }
-
-    fn end_part(&mut self) -> io::Result<()> {
-        let file = self.file();
+    fn end_part(&mut self) -> Result<(), CommandError> {
         let Some(encoder) = self.current.take() else {
             return Ok(());
         };
-        let counted = encoder.finish()?;
-        counted.file.sync_all()?;
-        self.parts.push(Part {
-            file,
-            len: counted.len,
-            sha256: output::hex(&counted.digest.finalize()),
-        });
-        self.current_bytes = 0;
+        self.parts
+            .write(encoder.finish()?, std::mem::take(&mut self.current_bytes))
+    }
+}
+
+/// Writer of a tenant's changes, in runs that are sorted by key, then by revision, so that they can be merged.
+pub(super) struct ChangesWriter<'a> {
+    pub(super) parts: PartsWriter<'a>,
+    run: Vec<(ChangeOrder, String)>,
+    run_bytes: u64,
+    changes: u64,
+}
+
+impl<'a> ChangesWriter<'a> {
+    pub(super) fn new(parts: PartsWriter<'a>) -> Self {
+        Self {
+            parts,
+            run: Vec::new(),
+            run_bytes: 0,
+            changes: 0,
+        }
+    }
+
+    /// Adds the events of whole revisions up to `last`.
+    pub(super) fn push(&mut self, events: &[Event], last: Revision) -> Result<(), CommandError> {
+        for event in events.iter().filter(|event| event.item.modified <= last) {
+            let line = format!("{}\n", change::line(event));
+            self.run_bytes += line.len() as u64;
+            self.changes += 1;
+            let order = (event.item.key.clone(), event.item.modified);
+            self.run.push((order, line));
+        }
+        // A revision is in one run: its changes of one key keep their order.
+        if self.run_bytes >= PART_BYTES {
+            self.end_run()?;
+        }
         Ok(())
+    }
+
+    /// Ends the last run; returns the number of changes, the bytes of their lines and the parts.
+    pub(super) fn finish(mut self) -> Result<(u64, u64, Vec<Part>), CommandError> {
+        self.end_run()?;
+        let (parts, bytes) = self.parts.finish();
+        Ok((self.changes, bytes, parts))
+    }
+
+    fn end_run(&mut self) -> Result<(), CommandError> {
+        let mut run = std::mem::take(&mut self.run);
+        if run.is_empty() {
+            return Ok(());
+        }
+        run.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        for (_, line) in &run {
+            encoder.write_all(line.as_bytes())?;
+        }
+        self.parts.write(encoder.finish()?, std::mem::take(&mut self.run_bytes))
     }
 }
 
@@ -138,12 +193,12 @@ pub(super) struct ContentDigest {
 }
 
 impl ContentDigest {
-    pub(super) fn push(&mut self, item: &Item) {
-        if item.expires.is_some() {
+    pub(super) fn push(&mut self, key: &[u8], value: &[u8], expires: bool) {
+        if expires {
             return;
         }
         self.keys += 1;
-        for field in [&item.key, &item.value] {
+        for field in [key, value] {
             self.digest.update((field.len() as u64).to_be_bytes());
             self.digest.update(field);
         }
@@ -155,49 +210,14 @@ impl ContentDigest {
     }
 }
 
-/// Compares a part with its length and digest.
-pub(super) fn verify(folder: &Path, part: &Part) -> Result<(), CommandError> {
-    let path = folder.join(&part.file);
-    let damaged = |what: String| CommandError::new(Code::Failed, format!("{}: {what}", path.display()));
-    let mut file = File::open(&path).map_err(|error| damaged(error.to_string()))?;
-    let (mut digest, mut len, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-    loop {
-        let read = file.read(&mut buffer).map_err(|error| damaged(error.to_string()))?;
-        if read == 0 {
-            break;
-        }
-        len += read as u64;
-        digest.update(&buffer[..read]);
-    }
-    if len != part.len {
-        return Err(damaged(format!(
-            "it has {len} bytes, and was written with {}",
-            part.len
-        )));
-    }
-    if output::hex(&digest.finalize()) != part.sha256 {
-        return Err(damaged("its bytes differ from those that were written".to_owned()));
-    }
-    Ok(())
-}
-
-/// Opens the lines of all parts, one after the other, after the first `skip` bytes.
-pub(super) fn lines(folder: &Path, parts: &[Part], skip: u64) -> io::Result<Box<dyn BufRead>> {
-    let mut chain: Box<dyn Read> = Box::new(io::empty());
-    for part in parts {
-        let decoder = zstd::Decoder::new(File::open(folder.join(&part.file))?)?;
-        chain = Box::new(chain.chain(decoder));
-    }
-    let mut reader = BufReader::with_capacity(1 << 20, chain);
-    io::copy(&mut (&mut reader).take(skip), &mut io::sink())?;
-    Ok(Box::new(reader))
-}
-
 #[cfg(test)]
 mod tests {
-    use stead_client::Revision;
+    use std::io::Read;
 
-    use super::*;
+    use super::{
+        super::{files::Source, place::Place, seal::Key},
+        *,
+    };
 
     fn item(key: &str) -> Item {
         Item {
@@ -210,90 +230,85 @@ mod tests {
         }
     }
 
-    fn backup() -> TenantBackup {
-        TenantBackup {
-            number: 1,
-            home: "eu".to_owned(),
-            followers: None,
-            residency: Vec::new(),
-            remote: false,
-            labels: std::collections::BTreeMap::new(),
-            limits: std::collections::BTreeMap::new(),
-            revision: String::new(),
-            keys: 0,
-            bytes: 0,
-            lasting_keys: 0,
-            content: String::new(),
-            parts: Vec::new(),
+    fn sink(folder: &std::path::Path, key: Option<Key>) -> Sink {
+        Sink {
+            place: Place::Folder(folder.to_owned()),
+            id: "one".to_owned(),
+            key,
         }
+    }
+
+    fn write(sink: &Sink, keys: &[&str]) -> WrittenKeys {
+        let mut writer = KeysWriter::new(PartsWriter::new(sink, "acme".to_owned()));
+        for key in keys {
+            writer.push(&item(key), TenantTime(0)).unwrap();
+        }
+        writer.finish().unwrap()
     }
 
     #[test]
     fn keys_that_expire_are_not_part_of_the_content() {
         let (mut with, mut without) = (ContentDigest::default(), ContentDigest::default());
-        with.push(&item("a"));
-        with.push(&Item {
-            expires: Some(TenantTime(9)),
-            ..item("b")
-        });
-        without.push(&item("a"));
+        with.push(b"a", b"v", false);
+        with.push(b"b", b"v", true);
+        without.push(b"a", b"v", false);
         assert_eq!(with.finish(), without.finish());
     }
 
+    /// Also of an encrypted backup without its key: the digests are those of the files.
     #[test]
     fn every_flipped_bit_of_a_part_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        let mut parts = PartsWriter::create(folder.path(), "acme").unwrap();
-        parts.push(&item("a"), TenantTime(0)).unwrap();
-        parts.push(&item("b"), TenantTime(0)).unwrap();
-        let mut backup = backup();
-        parts.finish(&mut backup).unwrap();
-        assert_eq!((backup.keys, backup.parts.len()), (2, 1));
-        verify(folder.path(), &backup.parts[0]).unwrap();
-        let path = folder.path().join(&backup.parts[0].file);
-        let whole = std::fs::read(&path).unwrap();
-        for bit in 0..whole.len() * 8 {
-            let mut changed = whole.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&path, changed).unwrap();
-            let error = verify(folder.path(), &backup.parts[0]).unwrap_err();
-            assert!(
-                error.text().contains("000001.jsonl.zst: its bytes differ"),
-                "{}",
-                error.text()
-            );
+        for key in [None, Some(Key::generate())] {
+            let sink = sink(folder.path(), key);
+            let written = write(&sink, &["a", "b"]);
+            assert_eq!((written.keys, written.parts.len()), (2, 1));
+            let part = &written.parts[0];
+            let source = Source::new(sink.place.clone(), "one".to_owned(), None);
+            source.verify(part).unwrap();
+            let path = folder.path().join("one").join(&part.file);
+            let whole = std::fs::read(&path).unwrap();
+            for bit in 0..whole.len() * 8 {
+                let mut changed = whole.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(&path, changed).unwrap();
+                let error = source.verify(part).unwrap_err();
+                let named = format!("{}: its bytes differ", part.file);
+                assert!(error.text().contains(&named), "{}", error.text());
+            }
+            std::fs::write(&path, &whole[1..]).unwrap();
+            let short = source.verify(part).unwrap_err();
+            assert!(short.text().contains("bytes, and was written"), "{}", short.text());
         }
-        std::fs::write(&path, &whole[1..]).unwrap();
-        assert!(
-            verify(folder.path(), &backup.parts[0])
-                .unwrap_err()
-                .text()
-                .contains("bytes, and was written")
-        );
     }
 
     #[test]
-    fn lines_are_read_from_any_place() {
+    fn encrypted_part_is_read_with_its_key() {
         let folder = tempfile::tempdir().unwrap();
-        let mut parts = PartsWriter::create(folder.path(), "acme").unwrap();
-        for key in ["a", "b", "c"] {
-            parts.push(&item(key), TenantTime(0)).unwrap();
-            parts.end_part().unwrap();
-        }
-        let mut backup = backup();
-        parts.finish(&mut backup).unwrap();
-        assert_eq!(backup.parts.len(), 3);
-        let read = |skip: u64| {
-            let mut text = String::new();
-            lines(folder.path(), &backup.parts, skip)
-                .unwrap()
-                .read_to_string(&mut text)
-                .unwrap();
-            text
-        };
-        let whole = read(0);
-        assert_eq!(whole.lines().count(), 3);
-        assert_eq!(read(10), whole[10..]);
-        assert_eq!(whole.len() as u64, backup.bytes);
+        let key = Key::generate();
+        let sink = sink(folder.path(), Some(key.clone()));
+        let written = write(&sink, &["secret"]);
+        let stored = std::fs::read(folder.path().join("one").join(&written.parts[0].file)).unwrap();
+        assert!(stored.starts_with(b"STEADBK1"));
+        let source = Source::new(sink.place, "one".to_owned(), Some(key));
+        source.verify(&written.parts[0]).unwrap();
+        let mut text = String::new();
+        source
+            .open(&written.parts[0])
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert!(text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn discarded_parts_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = sink(folder.path(), None);
+        let mut parts = PartsWriter::new(&sink, "acme".to_owned());
+        parts.write(b"x".to_vec(), 1).unwrap();
+        parts.discard().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join("one/acme")).unwrap().count(), 0);
+        assert_eq!(parts.finish().1, 0);
     }
 }

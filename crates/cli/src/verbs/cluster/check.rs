@@ -11,6 +11,7 @@ use crate::{
     context,
     exit::{Code, CommandError},
     output::{Output, OutputTable, duration},
+    verbs::backup,
 };
 
 /// Greatest staleness of a follower that connects to its home.
@@ -27,6 +28,12 @@ pub(crate) struct Check {
     /// Findings that need nothing now, such as a region of one node, are no failure
     #[arg(long)]
     allow_notes: bool,
+    /// Look at the age of the newest backup of this place, too: a folder, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE")]
+    backups: Option<String>,
+    /// Age from which the newest backup is too old
+    #[arg(long, value_name = "TIME", default_value = "48h", value_parser = humantime::parse_duration)]
+    backup_age_max: Duration,
 }
 
 /// Weight of a finding.
@@ -60,7 +67,10 @@ struct Facts {
 impl Check {
     pub(super) async fn run(self, target: &Target) -> Result<(), CommandError> {
         let admin = context::connect(target).await?.admin();
-        let findings = findings(&facts(&admin).await?);
+        let mut findings = findings(&facts(&admin).await?);
+        let backups = self.backups.as_deref();
+        let too_old = backups.and_then(|place| backup::age(place, self.backup_age_max));
+        findings.extend(too_old.map(|text| problem("backups", text)));
         let mut table = OutputTable::new(&["WEIGHT", "SUBJECT", "FINDING"], 3);
         for finding in &findings {
             let weight = match finding.weight {
