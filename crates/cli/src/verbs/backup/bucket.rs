@@ -171,10 +171,10 @@ impl Bucket {
     fn failed(&self, file: &str, error: &Error) -> CommandError {
         let (code, what) = describe(error);
         let failed = CommandError::new(code, format!("{}: {what}", self.address(file)));
-        match code {
-            Code::NotAllowed => failed.hint(ENVIRONMENT),
-            _ => failed,
+        if code == Code::NotAllowed {
+            return failed.hint(ENVIRONMENT);
         }
+        failed
     }
 }
 

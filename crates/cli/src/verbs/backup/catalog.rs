@@ -89,9 +89,9 @@ impl Catalog {
     /// It is missing, damaged, or another than the one that was there.
     pub(super) fn base(&self, of: &Manifest, id: &str) -> Result<Rc<Manifest>, CommandError> {
         let base = self.get(id).map_err(|error| {
-            let what = match error.code() {
-                Code::NotFound => format!("which is missing at {}", self.place.address(id)),
-                _ => format!("which cannot be read: {}", error.text()),
+            let what = match error.code() == Code::NotFound {
+                true => format!("which is missing at {}", self.place.address(id)),
+                false => format!("which cannot be read: {}", error.text()),
             };
             CommandError::new(Code::Failed, format!("backup {} builds on backup {id}, {what}", of.id))
         })?;

@@ -190,9 +190,9 @@ impl Created {
 /// Returns the backups on which this one may build. A place that cannot be read is refused: every tenant would be taken as a
 /// whole unnoticed.
 fn earlier(catalog: &Catalog) -> Result<Vec<Listed>, CommandError> {
-    catalog.all().map_err(|error| match error.code() {
-        Code::Usage => error.hint("without --incremental the first backup is made"),
-        _ => error,
+    catalog.all().map_err(|error| match error.code() == Code::Usage {
+        true => error.hint("without --incremental the first backup is made"),
+        false => error,
     })
 }
 

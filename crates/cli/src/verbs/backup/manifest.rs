@@ -134,12 +134,10 @@ pub(super) struct Since {
     pub(super) revision: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -206,13 +204,13 @@ impl Manifest {
     pub(super) fn load(place: &Place, id: &str, key: Option<&Key>) -> Result<Self, CommandError> {
         let file = format!("{id}/{FILE}");
         let failed = |what: String| CommandError::new(Code::Failed, format!("{}: {what}", place.address(&file)));
-        let text = place.read(&file).map_err(|error| match error.code() {
-            Code::NotFound => {
-                let what = format!("{} is no backup, or one that was not finished", place.address(id));
-                let error = CommandError::new(Code::NotFound, what);
-                error.hint("`stead backup list --from PLACE` shows those that are")
+        let text = place.read(&file).map_err(|error| {
+            if error.code() != Code::NotFound {
+                return error;
             }
-            _ => error,
+            let what = format!("{} is no backup, or one that was not finished", place.address(id));
+            let error = CommandError::new(Code::NotFound, what);
+            error.hint("`stead backup list --from PLACE` shows those that are")
         })?;
         let wanted = place.read(&format!("{id}/{DIGEST_FILE}"))?;
         if String::from_utf8_lossy(&wanted).trim() != digest(&text) {

@@ -124,10 +124,13 @@ impl Place {
     }
 
     fn failed(&self, file: &str, error: &io::Error) -> CommandError {
-        let code = match error.kind() {
-            io::ErrorKind::NotFound => Code::NotFound,
-            io::ErrorKind::PermissionDenied => Code::NotAllowed,
-            _ => Code::Failed,
+        let kind = error.kind();
+        let code = if kind == io::ErrorKind::NotFound {
+            Code::NotFound
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Code::NotAllowed
+        } else {
+            Code::Failed
         };
         CommandError::new(code, format!("{}: {error}", self.address(file)))
     }

@@ -113,10 +113,12 @@ impl Key {
     /// Decrypts a file while it is read.
     pub(super) fn open<R: Read>(&self, name: &str, mut sealed: R) -> io::Result<Unsealed<R>> {
         let mut head = [0; MAGIC.len() + SALT_LEN];
-        sealed.read_exact(&mut head).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => damaged("it is too short for an encrypted file"),
-            _ => error,
-        })?;
+        sealed
+            .read_exact(&mut head)
+            .map_err(|error| match error.kind() == io::ErrorKind::UnexpectedEof {
+                true => damaged("it is too short for an encrypted file"),
+                false => error,
+            })?;
         let (magic, salt) = head.split_at(MAGIC.len());
         if magic != MAGIC {
             return Err(damaged("it is no encrypted file of a backup"));
