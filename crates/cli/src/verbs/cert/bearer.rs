@@ -58,7 +58,7 @@ struct Common {
 
 impl MakeNode {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        if let Some(host) = self.hosts.iter().find(|host| host.is_empty() || is_with_port(host)) {
+        if let Some(host) = self.hosts.iter().find(|host| is_no_host(host)) {
             let message = format!("--host {host:?}: name a DNS name or an address, without a port");
             return Err(CommandError::new(Code::Usage, message));
         }
@@ -79,9 +79,9 @@ impl MakeNode {
     }
 }
 
-/// Tells whether a host ends with a port; an address of IPv6 has more colons.
-fn is_with_port(host: &str) -> bool {
-    host.matches(':').count() == 1
+/// Tells whether a text is no host: empty, or with a port at its end. An address of IPv6 has more colons.
+pub(super) fn is_no_host(host: &str) -> bool {
+    host.is_empty() || host.matches(':').count() == 1
 }
 
 impl MakeClient {
@@ -152,7 +152,7 @@ impl Common {
 }
 
 /// Refuses a name that is no name of a file.
-fn check_name(subject: &Subject) -> Result<(), CommandError> {
+pub(super) fn check_name(subject: &Subject) -> Result<(), CommandError> {
     let (Subject::Node { name, .. } | Subject::Client { name } | Subject::Operator { name }) = subject;
     if name.is_empty() || name.contains(['/', '\\', '\0']) {
         let message = format!("{name:?} is no name: use letters, digits and -");

@@ -2,6 +2,7 @@
 
 mod authority;
 mod bearer;
+mod initial;
 mod rotate;
 mod show;
 
@@ -19,6 +20,8 @@ use crate::{
 pub(crate) enum Verb {
     /// Make the CA of a cluster
     Ca(authority::MakeAuthority),
+    /// Make the CA, the certificates of all nodes of a configuration, and those of operators, as far as they are missing
+    Initial(initial::MakeInitial),
     /// Make the certificate of a node
     Node(bearer::MakeNode),
     /// Make the certificate of a service that uses the store
@@ -35,6 +38,7 @@ impl Verb {
     pub(crate) fn run(self, output: Output) -> Result<(), CommandError> {
         match self {
             Self::Ca(verb) => verb.run(),
+            Self::Initial(verb) => verb.run(),
             Self::Node(verb) => verb.run(),
             Self::Client(verb) => verb.run(),
             Self::Operator(verb) => verb.run(),
