@@ -60,6 +60,8 @@ pub(crate) struct Target {
 pub(crate) enum Noun {
     /// Run a node
     Serve(verbs::serve::Serve),
+    /// Ask the node of a configuration, on this machine, whether it can serve
+    Health(verbs::health::HealthQuery),
     /// Run three regions on this machine, with the distances between them
     Dev(verbs::dev::Dev),
     /// Print and check configurations of nodes

@@ -10,6 +10,7 @@ pub(crate) mod dev;
 pub(crate) mod directory;
 pub(crate) mod fork;
 pub(crate) mod group;
+pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod manual;
 pub(crate) mod node;
@@ -32,6 +33,7 @@ use crate::{
 pub(crate) fn run(Cli { target, noun }: Cli) -> Result<(), CommandError> {
     match noun {
         Noun::Serve(verb) => verb.run(),
+        Noun::Health(verb) => interruptible(verb.run()),
         Noun::Dev(verb) => block_on(verb.run(target.output)),
         Noun::Config(verb) => verb.run(),
         Noun::Cert(verb) => verb.run(target.output),
