@@ -123,16 +123,10 @@ pub fn is_initial(config: &Config) -> bool {
 ///
 /// The cluster refuses the node, or a file cannot be used.
 pub async fn prepare(config: &mut Config, connect: &Connect, draw: impl FnOnce() -> u128) -> Result<(), Error> {
+    if !recall(config)? {
+        return Ok(());
+    }
     let dir = PathBuf::from(&config.node.data_dir);
-    if let Some(file) = read(&dir)? {
-        check_log(&dir, &file)?;
-        config.joined = Some(joined(file));
-        return Ok(());
-    }
-    // Invariant 2.
-    if config.cluster.join.is_empty() || dir.join(IDENTITY).exists() {
-        return Ok(());
-    }
     let token = token(&dir, draw)?;
     let request = request(config, &token)?;
     let connect = tls::dial_hosts(&config.tls, connect.clone())?;
@@ -149,6 +143,22 @@ pub async fn prepare(config: &mut Config, connect: &Connect, draw: impl FnOnce()
     store(&dir, &file)?;
     config.joined = Some(joined(file));
     Ok(())
+}
+
+/// Tells a configuration who its node is, if its data directory does. Returns whether only the cluster can tell.
+///
+/// # Errors
+///
+/// A file cannot be used.
+pub fn recall(config: &mut Config) -> Result<bool, Error> {
+    let dir = PathBuf::from(&config.node.data_dir);
+    if let Some(file) = read(&dir)? {
+        check_log(&dir, &file)?;
+        config.joined = Some(joined(file));
+        return Ok(false);
+    }
+    // Invariant 2.
+    Ok(!config.cluster.join.is_empty() && !dir.join(IDENTITY).exists())
 }
 
 /// Records that a node that has joined has a log from now on, before it votes (invariant 3). Does nothing for a first node.

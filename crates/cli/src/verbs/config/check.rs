@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use stead_server::{
+    config::{Config, Joined},
+    join,
+};
 
 use crate::{
     exit::{Code, CommandError},
@@ -19,12 +23,30 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> Result<(), CommandError> {
-        let config = serve::load(Some(&self.file), std::env::vars())?;
+        let mut config = serve::load(Some(&self.file), std::env::vars())?;
+        let joins = join::recall(&mut config)
+            .map_err(|error| CommandError::new(Code::Failed, format!("{:#}", anyhow::Error::from(error))))?;
+        if joins {
+            if config.node.name.is_empty() {
+                return Err(CommandError::new(
+                    Code::Usage,
+                    "node.name: name the node as it was announced",
+                ));
+            }
+            config.joined = Some(provisional(&config));
+        }
         let checked = config
             .validate()
             .map_err(|invalid| serve::invalid(Some(&self.file), &invalid))?;
         check_data_dir(&checked.data_dir)?;
         let node = &checked.node;
+        if checked.has_joined {
+            let how = if joins { "is to join" } else { "has joined" };
+            return output::line(&format!(
+                "valid: node {}, which {how} cluster {}, engine {}",
+                node.name, checked.cluster, checked.engine
+            ));
+        }
         output::line(&format!(
             "valid: node {} ({}) of cluster {}, {} in {}, engine {}",
             node.name,
@@ -34,6 +56,17 @@ impl Check {
             output::count(checked.regions.len() as u64, "region"),
             checked.engine
         ))
+    }
+}
+
+/// Returns an identity for a node that has not asked the cluster for its own yet: what the cluster decides is not checked.
+fn provisional(config: &Config) -> Joined {
+    Joined {
+        name: config.node.name.clone(),
+        node: u64::MAX,
+        region: "unknown".to_owned(),
+        witness: false,
+        voters: Vec::new(),
     }
 }
 
