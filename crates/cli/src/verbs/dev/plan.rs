@@ -81,7 +81,7 @@ impl std::str::FromStr for RegionChoice {
 }
 
 /// Regions of a cluster, and the round trips between them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Regions {
     regions: Vec<Region>,
     round_trips: Vec<(String, String, Duration)>,
@@ -98,6 +98,11 @@ impl Default for Regions {
 }
 
 impl Regions {
+    /// Returns these regions, with a round trip of each pair.
+    pub(super) fn new(regions: Vec<Region>, round_trips: Vec<(String, String, Duration)>) -> Self {
+        Self { regions, round_trips }
+    }
+
     /// Returns those that were chosen; the demo's if none was. `names` tells whether others than these may be named.
     pub(super) fn chosen(choices: Option<&[RegionChoice]>, names: bool) -> Result<Self, CommandError> {
         let usage = |why: &str| CommandError::new(Code::Usage, format!("--regions: {why}"));
@@ -143,6 +148,13 @@ impl Regions {
     pub(super) fn shape(&self) -> (Vec<usize>, usize) {
         let nodes = self.regions.iter().map(|region| region.nodes);
         (nodes.collect(), self.round_trips.len())
+    }
+
+    /// Returns the round trip between two regions.
+    #[cfg(test)]
+    pub(super) fn round_trip(&self, a: &str, b: &str) -> Option<Duration> {
+        let is_pair = |(from, to, _): &&(String, String, Duration)| [from, to] == [a, b] || [to, from] == [a, b];
+        self.round_trips.iter().find(is_pair).map(|(_, _, time)| *time)
     }
 
     /// Returns the first two of the demo, and a witness, as far from both as they are from each other.

@@ -25,12 +25,12 @@ use super::{
     contexts::{self, ContextFile},
     control, demo, json,
     plan::{self, RegionChoice, Regions, RoundTrip},
-    topology::Topology,
+    topology::TopologyChoice,
     world::World,
 };
 use crate::{
     context,
-    exit::CommandError,
+    exit::{Code, CommandError},
     output::{self, Output},
 };
 
@@ -74,27 +74,39 @@ pub(super) struct Up {
     /// us-east:1,eu-west:3
     #[arg(long, value_delimiter = ',', value_name = "2|NAME[:NODES[:LAW]]")]
     regions: Option<Vec<RegionChoice>>,
-    /// Tenant groups of a region, 1 to 16, with new data
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
-    groups: u8,
-    /// Shape of the cluster; the demo needs three-regions
-    #[arg(long, value_enum, conflicts_with_all = ["regions", "json"])]
-    topology: Option<Topology>,
+    /// Tenant groups of a region, 1 to 16, with new data [default: 1, or as the topology's file says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    groups: Option<u8>,
+    /// Shape of the cluster: one-node, one-region, active-passive, small-follower, three-regions, five-regions, or a file of
+    /// one's own, see docs/topologies.md; the demo needs three-regions
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["regions", "json"])]
+    topology: Option<TopologyChoice>,
 }
 
 /// Text about the leases of `dev`.
 const LEASES_TEXT: &str =
     "leases last 15 s here, 60 s elsewhere: tenants of a region that cannot reach the directory for longer stop";
-/// Regions of the demo.
-const DEMO_REGIONS: usize = 3;
 const DATA: &str = "target/dev";
 const BASE_PORT: u16 = 7401;
+/// Tenant groups of a region, unless a flag or a file says another number.
+const GROUPS: usize = 1;
 
 impl Up {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         if self.json {
             return self.run_json().await;
         }
+        if self.check.is_some() && matches!(self.topology, Some(TopologyChoice::File(_))) {
+            let why = "--check: the steps need regions that they know: name a topology, no file";
+            return Err(CommandError::new(Code::Usage, why));
+        }
+        let (regions, groups) = match &self.topology {
+            Some(topology) => {
+                let described = topology.described()?;
+                (described.regions, described.groups_per_region)
+            }
+            None => (Regions::chosen(self.regions.as_deref(), false)?, GROUPS),
+        };
         let mut terminate = signal(SignalKind::terminate())?;
         let data = self.data.clone().unwrap_or_else(|| DATA.into());
         if self.fresh {
@@ -102,11 +114,7 @@ impl Up {
         }
         let started = Instant::now();
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        let regions = match self.topology {
-            Some(topology) => topology.regions(),
-            None => Regions::chosen(self.regions.as_deref(), false)?,
-        };
-        let plan = self.plan(&data, ports, regions)?;
+        let plan = self.plan(&data, ports, regions, groups)?;
         let cluster = Cluster::start(plan).await.map_err(failed)?;
         // The contexts end with this function, the nodes with the cluster.
         let contexts = context::folder().map(|folder| contexts::write(&cluster, &folder));
@@ -138,20 +146,20 @@ impl Up {
         let Some(data) = &self.data else {
             let folder = TemporaryFolder::make()?;
             let ports = self.base_port.map_or(Ports::Any, Ports::From);
-            let plan = self.plan(folder.path(), ports, regions)?;
+            let plan = self.plan(folder.path(), ports, regions, GROUPS)?;
             return json::run(plan, Some(folder)).await;
         };
         if self.fresh {
             Cluster::clear(data).map_err(failed)?;
         }
         let ports = Ports::From(self.base_port.unwrap_or(BASE_PORT));
-        json::run(self.plan(data, ports, regions)?, None).await
+        json::run(self.plan(data, ports, regions, GROUPS)?, None).await
     }
 
-    fn plan(&self, data: &Path, ports: Ports, regions: Regions) -> Result<cluster::Plan, CommandError> {
+    fn plan(&self, data: &Path, ports: Ports, regions: Regions, groups: usize) -> Result<cluster::Plan, CommandError> {
         let plan = plan::plan(data, ports, regions, &self.round_trips, !self.plain)?;
         Ok(cluster::Plan {
-            groups_per_region: self.groups.into(),
+            groups_per_region: self.groups.map_or(groups, usize::from),
             ..plan
         })
     }
@@ -181,10 +189,12 @@ impl Up {
         if world.set_lease_ttl().await? {
             println!("{LEASES_TEXT}");
         }
-        let outcome = match world.data_regions().await {
-            DEMO_REGIONS => demo::run(world).await.map_err(CommandError::from),
-            _ => {
-                println!("the demo needs three regions: none is shown");
+        // The demo takes the lock itself.
+        let has_demo = has_demo_regions(&*world.cluster.lock().await);
+        let outcome = match has_demo {
+            true => demo::run(world).await.map_err(CommandError::from),
+            false => {
+                println!("the demo needs the topology three-regions: none is shown");
                 Ok(())
             }
         };
@@ -202,6 +212,12 @@ impl Up {
 
 fn failed(error: cluster::Error) -> CommandError {
     CommandError::from(anyhow::Error::from(error))
+}
+
+/// Tells whether the regions are those of the demo.
+fn has_demo_regions(cluster: &Cluster) -> bool {
+    let names = cluster.regions().iter().map(|region| region.name.as_str());
+    names.eq(plan::REGIONS.iter().map(|(name, _)| *name))
 }
 
 /// Returns the first lines: the regions, and the round trips to those below.
@@ -277,8 +293,7 @@ async fn print_instructions(world: &World, data: &Path, contexts: Option<&Contex
         format!(" --data {}", data.display())
     };
     println!("\nup until Ctrl-C; in another terminal{known}:");
-    let names = cluster.regions().iter().map(|region| region.name.as_str());
-    let has_demo = names.eq(plan::REGIONS.iter().map(|(name, _)| *name));
+    let has_demo = has_demo_regions(&cluster);
     let first = cluster.regions().first().map_or("", |region| region.name.as_str());
     let lines = match has_demo {
         true => vec![

@@ -37,7 +37,7 @@ pub(super) async fn run(world: &World, data: &Path) -> anyhow::Result<Verdict> {
         for topology in Topology::value_variants() {
             let value = topology.to_possible_value().context("it has a name")?;
             let name = value.get_name().to_owned();
-            let ran = own_cluster::on(&plan, &folder, 1, topology.regions(), async |own, _| {
+            let ran = own_cluster::on(&plan, &folder, 1, topology.described().regions, async |own, _| {
                 lose(own, *topology).await.context(name.clone())
             });
             let cells = ran.await?;
