@@ -141,6 +141,8 @@ impl NodeTls {
         let allowed = self.config.plaintext == PlainText::Allowed;
         checks.add_warning("tls", move || metrics.check(has_certificate, allowed));
         if let Some(credentials) = self.credentials.clone() {
+            let (checked, clock) = (credentials.clone(), wall.clone());
+            checks.add_warning("certificates", move || reload::check_expiry(&checked, clock()));
             let metrics = self.metrics.clone();
             let follow = |stop: CancellationToken| reload::follow(credentials, metrics, wall, stop);
             supervisor.spawn("certificates", follow);

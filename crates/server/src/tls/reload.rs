@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::metrics::{TlsMetrics, seconds_left};
+use crate::health::CheckResult;
 
 /// Interval of looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -48,6 +49,37 @@ pub(crate) async fn follow(
     Ok(())
 }
 
+/// Checks that no certificate in use expires soon.
+pub(super) fn check_expiry(credentials: &Credentials, now_ms: u64) -> CheckResult {
+    let own = credentials.own().into_iter();
+    let own = own.map(|own| (own.not_after, "this node's certificate", "stead cert rotate"));
+    let ca = credentials.ca().into_iter();
+    let ca = ca.map(|ca| (ca.not_after, "the CA", "stead cert rotate --new-ca"));
+    let left = own
+        .chain(ca)
+        .map(|(end, what, remedy)| (seconds_left(end, now_ms), what, remedy));
+    match left.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((left, what, remedy)) => judge_expiry(left, what, remedy),
+        None => Ok("none are in use".to_owned()),
+    }
+}
+
+fn judge_expiry(seconds_left: f64, what: &str, remedy: &str) -> CheckResult {
+    let (days, hours) = ((seconds_left / 86_400.0).floor(), (seconds_left / 3_600.0).floor());
+    let left = if days >= 2.0 {
+        format!("{days} days")
+    } else {
+        format!("{hours} hours")
+    };
+    if seconds_left <= 0.0 {
+        Err(format!("{what} has expired: run `{remedy}`"))
+    } else if seconds_left < EXPIRY_WARNING_SECONDS {
+        Err(format!("{what} expires in {left}: run `{remedy}`"))
+    } else {
+        Ok(format!("the first to expire is {what}, in {left}"))
+    }
+}
+
 fn warn_of_expiry(credentials: &Credentials, now_ms: u64) {
     let own = credentials
         .own()
@@ -69,5 +101,23 @@ fn warn_of_expiry(credentials: &Credentials, now_ms: u64) {
                 "CA expires soon: run `stead cert rotate --new-ca`"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiry_is_a_warning_two_weeks_before() {
+        let judge = |days: f64| judge_expiry(days * 86_400.0, "this node's certificate", "stead cert rotate");
+        assert_eq!(
+            judge(14.1),
+            Ok("the first to expire is this node's certificate, in 14 days".to_owned())
+        );
+        let warned = |text: &str| Err(format!("this node's certificate {text}: run `stead cert rotate`"));
+        assert_eq!(judge(9.9), warned("expires in 9 days"));
+        assert_eq!(judge(1.5), warned("expires in 36 hours"));
+        assert_eq!(judge(-1.0), warned("has expired"));
     }
 }

@@ -96,15 +96,6 @@ impl Check {
     }
 }
 
-/// Returns the problems, one a line; notes are left out.
-pub(in crate::verbs) async fn problems(admin: &Admin) -> Result<Vec<String>, Error> {
-    let found = findings(&facts(admin).await?).into_iter();
-    let problems = found.filter(|finding| finding.weight == Weight::Problem);
-    Ok(problems
-        .map(|finding| format!("{}: {}", finding.subject, finding.text))
-        .collect())
-}
-
 async fn facts(admin: &Admin) -> Result<Facts, Error> {
     let mut regions = Vec::new();
     for region in admin.regions().await? {
@@ -221,9 +212,38 @@ fn of_group(group: &Group, nodes: &[NodeInfo], found: &mut Vec<Finding>) {
     }
     let clocks = group.status.iter().flat_map(|status| &status.clocks_ahead_ms);
     for (node, ahead) in clocks.filter(|(_, ahead)| ahead.unsigned_abs() > CLOCK_MAX_MS) {
-        let text = format!("the wall clock of node {node} is {ahead} ms ahead of the median: look at NTP there");
+        let (name, by) = (name(*node, nodes), ahead.unsigned_abs());
+        let way = if *ahead < 0 { "behind" } else { "ahead of" };
+        let text = format!("the wall clock of node {name} is {by} ms {way} the median: look at NTP there");
         found.push(problem(&subject, text));
     }
+    if group.number == 0 {
+        found.extend(directory_in_one_region(&group.voters, nodes).map(|text| note(&subject, text)));
+    }
+}
+
+/// Returns the name of a node, or its number where nobody knows it.
+fn name(number: u64, nodes: &[NodeInfo]) -> String {
+    let known = nodes.iter().find(|node| node.number == number);
+    known.map_or_else(|| number.to_string(), |node| node.name.clone())
+}
+
+/// Tells that one of several regions has most voters of the directory, so that its loss stops every change.
+fn directory_in_one_region(voters: &[u64], nodes: &[NodeInfo]) -> Option<String> {
+    let regions: BTreeSet<&str> = nodes.iter().map(|node| node.region.as_str()).collect();
+    let of = |region: &str| {
+        let votes = |node: &&NodeInfo| node.region == region && voters.contains(&node.number);
+        nodes.iter().filter(votes).count()
+    };
+    let region = regions.iter().find(|region| of(region) * 2 > voters.len())?;
+    (regions.len() > 1).then(|| {
+        format!(
+            "{} of {} voters are in {region}: its loss stops every change, promotions included; a third place is needed: \
+             `stead region add NAME --jurisdiction LAW --nodes NODE --witness`",
+            of(region),
+            voters.len()
+        )
+    })
 }
 
 fn of_lag(lag: &stead_client::FollowerLag, found: &mut Vec<Finding>) {
@@ -375,11 +395,74 @@ mod tests {
             "10 MiB of disk are free",
             "nodes run versions 1, 2",
             "it has no leader",
-            "the wall clock of node 2 is -900 ms ahead",
+            "the wall clock of node n2 is 900 ms behind the median",
         ] {
             assert!(found.contains(words), "{found}");
         }
-        assert!(!found.contains("node 3 is"), "{found}");
+        assert!(!found.contains("node n3 is"), "{found}");
+    }
+
+    #[test]
+    fn directory_with_most_voters_in_one_of_two_regions_is_a_note() {
+        let of = |region: &str, number| NodeInfo {
+            region: region.into(),
+            ..node(number, Some(status()))
+        };
+        let directory = Group {
+            number: 0,
+            ..group(&[1, 2, 4], Some(1))
+        };
+        let two = vec![of("eu", 1), of("eu", 2), of("us", 4)];
+        let found = texts(&facts(two, vec![directory.clone()]));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("Note directory: 2 of 3 voters are in eu"),
+            "{found:?}"
+        );
+        let third = vec![of("eu", 1), of("w", 2), of("us", 4)];
+        assert_eq!(texts(&facts(third, vec![directory.clone()])), [""; 0]);
+        let one = vec![of("eu", 1), of("eu", 2), of("eu", 4)];
+        assert_eq!(texts(&facts(one, vec![directory])), [""; 0]);
+    }
+
+    #[test]
+    fn warning_of_a_node_and_cut_follower_are_problems() {
+        let expiring = NodeStatus {
+            warnings: vec!["certificates: this node's certificate expires in 9 days".into()],
+            ..status()
+        };
+        let found = texts(&facts(vec![node(1, Some(expiring))], Vec::new()));
+        assert_eq!(
+            found,
+            ["Problem node n1: certificates: this node's certificate expires in 9 days"]
+        );
+        let lag = |connected, staleness, unreadable_tenants| stead_client::FollowerLag {
+            home_group: 1,
+            home_region: "eu".into(),
+            follower_group: 2,
+            follower_region: "us".into(),
+            connected,
+            applied_offset: 1,
+            staleness,
+            attached_tenants: 1,
+            detached_tenants: 0,
+            unreadable_tenants,
+        };
+        let of = |lag| {
+            let mut found = Vec::new();
+            of_lag(&lag, &mut found);
+            found
+                .into_iter()
+                .map(|finding: Finding| finding.text)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(lag(true, Some(Duration::from_millis(300)), 0)), [""; 0]);
+        assert_eq!(
+            of(lag(false, None, 0)),
+            ["it does not reach group 1 in eu, which it follows"]
+        );
+        assert!(of(lag(true, Some(Duration::from_secs(11)), 0))[0].contains("behind group 1 in eu"));
+        assert!(of(lag(true, None, 2))[0].starts_with("2 tenants of group 1 in eu cannot be read"));
     }
 
     #[test]

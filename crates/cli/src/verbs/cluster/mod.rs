@@ -7,7 +7,6 @@ mod upgrade;
 
 use clap::Subcommand;
 
-pub(super) use self::check::problems;
 use crate::{args::Target, context, exit::CommandError};
 
 #[derive(Debug, Subcommand)]

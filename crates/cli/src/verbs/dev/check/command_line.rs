@@ -1,6 +1,7 @@
 //! This program's own commands, run by steps as an operator runs them.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -16,7 +17,8 @@ use crate::{
 /// Working folder with the contexts of the cluster.
 pub(super) struct CommandLine {
     pub(super) folder: PathBuf,
-    context: String,
+    /// Context of each region.
+    contexts: BTreeMap<&'static str, String>,
 }
 
 impl CommandLine {
@@ -29,17 +31,27 @@ impl CommandLine {
         std::fs::create_dir_all(&folder)?;
         let contexts = contexts::write(&*world.cluster.lock().await, &context::context_folder(&folder));
         let contexts = contexts.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
-        let context = contexts.name(REGIONS[0].0);
+        let of_region = |(region, _)| (region, contexts.name(region));
+        let of_regions = REGIONS.map(of_region).into();
         contexts.keep();
-        Ok(Self { folder, context })
+        Ok(Self {
+            folder,
+            contexts: of_regions,
+        })
     }
 
-    /// Returns a command that begins with the context, without standard input.
+    /// Returns a command that begins with the context of the first region, without standard input.
     pub(super) fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
+        self.command_from(REGIONS[0].0, args)
+    }
+
+    /// Returns a command that begins with the context of a region, without standard input.
+    pub(super) fn command_from(&self, region: &str, args: &[&str]) -> anyhow::Result<Command> {
+        let context = self.contexts.get(region).context("there is no such region")?;
         let program = std::env::current_exe().context("this program's own path is not known")?;
         let mut command = Command::new(program);
         command.env("XDG_CONFIG_HOME", &self.folder).current_dir(&self.folder);
-        command.args(["--context", &self.context]).args(args);
+        command.args(["--context", context]).args(args);
         command.stdin(Stdio::null()).kill_on_drop(true);
         Ok(command)
     }

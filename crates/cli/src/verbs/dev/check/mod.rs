@@ -3,6 +3,7 @@
 mod backup;
 mod big_values;
 mod bounded_read;
+mod check_finds;
 mod clock_leap;
 mod command_line;
 mod contention;
@@ -31,6 +32,7 @@ mod pause_resume;
 mod promote;
 mod queue_head;
 mod reads;
+mod replace_disk;
 mod replace_node;
 mod residency_evidence;
 mod restart_all;
@@ -44,7 +46,6 @@ mod start;
 mod strangers;
 mod tls;
 mod topologies;
-mod topology;
 mod ttl;
 mod verdict;
 mod wan;
@@ -187,7 +188,7 @@ pub(super) enum Step {
     RestartAll,
     /// Resource usage of nine idle nodes
     Idle,
-    /// A node is killed: the check of the cluster names it and what it endangers, and nothing once it is back
+    /// A node, a clock, a link, a disk and a certificate go wrong in turn: `stead cluster check` names each, and nothing else
     CheckFinds,
     /// The disk of a node is lost three times under load: the same machine takes its place under another number
     ReplaceDisk,
@@ -348,8 +349,8 @@ async fn run_step(world: &mut World, step: Step, data: &Path, options: &StepOpti
         Step::LeaderKill => leader_kill::run(world).await,
         Step::RestartAll => restart_all::run(world).await,
         Step::Idle => idle::run(world).await,
-        Step::CheckFinds => topology::check_finds(world).await,
-        Step::ReplaceDisk => topology::replace_disk(world, data).await,
+        Step::CheckFinds => check_finds::run(world, data).await,
+        Step::ReplaceDisk => replace_disk::run(world, data).await,
         Step::Grow => growth::grow(world, data).await,
         Step::Shrink => growth::shrink(world, data).await,
         Step::ReplaceNode => replace_node::run(world, data, options.rounds).await,

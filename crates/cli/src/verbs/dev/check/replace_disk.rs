@@ -1,4 +1,4 @@
-//! Steps about nodes: a disk is lost and replaced under load; the check of the cluster finds what is wrong.
+//! Step: the disk of a node is lost and replaced under load.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,10 +8,7 @@ use stead_testing::load::Load;
 use tokio::time::Instant;
 
 use super::verdict::Verdict;
-use crate::verbs::{
-    cluster,
-    dev::world::{World, until},
-};
+use crate::verbs::dev::world::{World, until};
 
 const HOME: &str = "eu-west";
 /// Node whose disk is lost.
@@ -27,7 +24,7 @@ const GAP_MAX: Duration = Duration::from_secs(3);
 
 /// The disk of a node is lost again and again under load: the same machine takes its place under another number, and then
 /// another node may be lost.
-pub(super) async fn replace_disk(world: &mut World, data: &Path) -> anyhow::Result<Verdict> {
+pub(super) async fn run(world: &mut World, data: &Path) -> anyhow::Result<Verdict> {
     let tenant = world.tenant("check-eu-west", HOME, HOME).await?;
     let admin = world.client(HOME).await?.admin();
     let group = admin.tenant("check-eu-west").await?.home_group;
@@ -106,42 +103,4 @@ async fn number(admin: &Admin) -> anyhow::Result<u64> {
     let nodes = admin.nodes(HOME).await?;
     let found = nodes.into_iter().find(|node| node.name == LOST);
     Ok(found.context("the node is gone")?.number)
-}
-
-/// A node is killed: the check names it, and the groups that have none to spare; it finds nothing once it is back.
-pub(super) async fn check_finds(world: &mut World) -> anyhow::Result<Verdict> {
-    let admin = world.client("us-east").await?.admin();
-    let before = quiet(&admin).await?;
-    let lost = "eu-west-2";
-    world.cluster.lock().await.kill_node(lost).await?;
-    let began = Instant::now();
-    until("the lost node is found", async || {
-        let found = cluster::problems(&admin).await?;
-        let names = found
-            .iter()
-            .any(|text| text.starts_with(&format!("node {lost}: it does not answer")));
-        let spare = found.iter().any(|text| text.contains("the loss of one more stops it"));
-        Ok(names && spare)
-    })
-    .await?;
-    let found = began.elapsed();
-    world.cluster.lock().await.start_node(lost)?;
-    world.ready().await?;
-    quiet(&admin).await?;
-    Ok(Verdict::default()
-        .time("found within", found, Duration::from_secs(10))
-        .note(format!("{before} looks until nothing was wrong before")))
-}
-
-/// Waits until the check finds no problem, and returns after how many looks.
-async fn quiet(admin: &Admin) -> anyhow::Result<usize> {
-    let mut looks = 0;
-    until("nothing is wrong", async || {
-        looks += 1;
-        let found = cluster::problems(admin).await?;
-        ensure!(found.is_empty(), "{}", found.join("; "));
-        Ok(true)
-    })
-    .await?;
-    Ok(looks)
 }
