@@ -36,6 +36,10 @@ processes:
 docs:
     cargo test -p stead-tests --test readme --test where_is
 
+# Files of deploy/: what they say exists, and nodes start by it
+deploy:
+    cargo test -p stead-tests --test deploy
+
 # Programs of proto/README.md, where their libraries are installed
 clients:
     cargo test -p stead-tests --test clients

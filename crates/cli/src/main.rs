@@ -3,6 +3,8 @@
 mod args;
 mod confirm;
 mod context;
+#[cfg(test)]
+mod documents_test;
 mod exit;
 mod output;
 mod verbs;
