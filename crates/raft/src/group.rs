@@ -12,6 +12,7 @@ use stead_store::health::Health;
 use stead_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::watch;
 
+use crate::copy_bandwidth::CopyBandwidth;
 use crate::error::{ChangeError, ReadIndexError, leader};
 use crate::leadership::Leadership;
 use crate::machine::external_index;
@@ -40,6 +41,8 @@ pub struct GroupMetrics {
     pub checkpoint: u64,
     /// Index up to which the log is purged.
     pub purged: u64,
+    /// Bytes of the snapshot that is being received or installed; zero while there is none.
+    pub snapshot_received_bytes: u64,
     /// The voters; of both configurations while they change.
     pub voters: BTreeSet<NodeId>,
     /// Whether the membership is a joint one: a change of voters has begun and not ended.
@@ -128,6 +131,11 @@ impl Group {
         self.member.clock.now()
     }
 
+    /// Returns the bandwidth that the node's copies share.
+    pub fn copy_bandwidth(&self) -> &CopyBandwidth {
+        &self.member.copies
+    }
+
     /// Returns a report of logged time and the voters' wall clocks; none on a node that does not lead.
     pub fn clocks(&self) -> Option<ClockReport> {
         self.member.clock.report()
@@ -147,6 +155,7 @@ impl Group {
             applied: *self.member.applied.borrow(),
             checkpoint: outside(metrics.snapshot),
             purged: outside(metrics.purged),
+            snapshot_received_bytes: self.member.snapshot_received.bytes(),
             voters: nodes(&mut members.voter_ids()),
             is_joint: members.get_joint_config().len() > 1,
             is_membership_committed: metrics.membership_config.log_id().as_ref() <= metrics.local_committed.as_ref(),

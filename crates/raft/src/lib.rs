@@ -28,6 +28,7 @@
 mod blocking;
 mod clock;
 mod command_results;
+mod copy_bandwidth;
 mod corruption_check;
 mod encoding;
 mod error;
@@ -65,6 +66,7 @@ mod suite_test;
 
 pub use blocking::BlockingMode;
 pub use clock::Clocks;
+pub use copy_bandwidth::CopyBandwidth;
 pub use error::{ChangeError, OpenError, ProposeError, ReadIndexError};
 pub use group::{Group, GroupMetrics};
 pub use leadership::Leadership;

@@ -53,7 +53,8 @@ const REST_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of looks whether the disk has room for a checkpoint that is due.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Most bytes of entries that stay for a snapshot that is being sent.
+/// Most bytes of entries that stay for a snapshot that is being sent. From half of it on the snapshot is sent as fast as
+/// possible: its receiver would need another one at once if it were not installed by then.
 const PURGE_HELD_BYTES_MAX: u64 = 1 << 30;
 
 /// Task that writes checkpoints and purges the log of one group.
@@ -131,6 +132,8 @@ impl LogCompactor {
     }
 
     async fn purge(&self) -> Option<()> {
+        self.transfers
+            .note_too_much(self.log_size.beyond_tail(PURGE_HELD_BYTES_MAX / 2));
         let Some(durable) = self.log_id(self.machine.machine.durable().log_id)? else {
             // Entries were appended, and none is applied yet.
             return Some(());

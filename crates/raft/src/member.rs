@@ -17,11 +17,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
+use crate::copy_bandwidth::CopyBandwidth;
 use crate::group_bootstrap::{DiskLost, GroupBootstrap, Step, VoterState, has_voted};
 use crate::leadership::Leadership;
 use crate::machine::Raft;
 use crate::network::Network;
 use crate::read_index::ReadIndexQueue;
+use crate::spool::ReceiveProgress;
 use crate::tasks::Tasks;
 use crate::timing::Periods;
 use crate::wire::Sender;
@@ -48,8 +50,11 @@ pub(crate) struct Member {
     pub(crate) tasks: Tasks,
     pub(crate) worker: BlockingWorker,
     pub(crate) spool: Option<PathBuf>,
+    pub(crate) copies: Arc<CopyBandwidth>,
     /// Locked while a snapshot is received: one at a time.
     pub(crate) receiving_snapshot: Mutex<()>,
+    /// Bytes of the snapshot that is being received or installed.
+    pub(crate) snapshot_received: ReceiveProgress,
     /// Locked while a snapshot is sent to a voter that requested it: one at a time.
     pub(crate) serving_snapshot: Arc<Mutex<()>>,
     /// Last contact with the leader, on a node that follows.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::blocking::{BlockingMode, BlockingWorker};
 use crate::clock::{ClockConfig, Clocks, GroupClock};
 use crate::command_results::{ApplyEntries, CommandResults, apply_entries};
+use crate::copy_bandwidth::CopyBandwidth;
 use crate::error::OpenError;
 use crate::group::Group;
 use crate::group_bootstrap::{GroupBootstrap, VoterState, has_voted};
@@ -35,6 +36,7 @@ use crate::restore::Restore;
 use crate::senders::MaySend;
 use crate::service;
 use crate::snapshot_transfers::SnapshotTransfers;
+use crate::spool::ReceiveProgress;
 use crate::tasks::Tasks;
 use crate::timing::Timing;
 use crate::typed_group::TypedGroup;
@@ -57,6 +59,8 @@ pub struct Config {
     pub blocking: BlockingMode,
     /// Folder for snapshots that are being received; without one they stay in memory.
     pub spool: Option<PathBuf>,
+    /// Bandwidth that snapshots share, with whatever else the node copies.
+    pub copies: Arc<CopyBandwidth>,
     /// Thresholds of checkpoints, and the length of the logs' tails.
     pub limits: LogLimits,
     /// Tells, once a replica has diverged, whether it is rebuilt. One that was rebuilt recently would probably diverge
@@ -230,6 +234,7 @@ impl Node {
         });
         let network = Network {
             peers: self.peers.clone(),
+            copies: self.config.copies.clone(),
             sender: parts.sender,
             worker: parts.machine.worker.clone(),
             transfers: parts.transfers.clone(),
@@ -300,7 +305,9 @@ impl Node {
             tasks: Tasks::new(config.group, self.health.clone()),
             worker: parts.machine.worker.clone(),
             spool: self.config.spool.clone(),
+            copies: self.config.copies.clone(),
             receiving_snapshot: tokio::sync::Mutex::default(),
+            snapshot_received: ReceiveProgress::default(),
             serving_snapshot: Arc::default(),
             last_contact: LastContact::new(),
             // The caller sets it before the member can be found.

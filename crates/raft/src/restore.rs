@@ -42,8 +42,8 @@ use crate::error::OpenError;
 use crate::machine::{StateMachine, external_index};
 use crate::member::Member;
 use crate::peer_channels::PeerChannels;
-use crate::snapshot_source::SnapshotSource;
-use crate::spool::{self, Spool};
+use crate::snapshot_source::{SnapshotPace, SnapshotSource};
+use crate::spool::{self, ReceiveProgress, Spool};
 use crate::wire::{self, MessageKind, Sender};
 
 /// Interval of rounds of requests.
@@ -166,7 +166,9 @@ impl Restore<'_> {
         }
         let spool = Spool::open(self.spool, &format!("fetched-{}", self.sender.group));
         let spool = spool.map_err(|error| spool::reject(&self.worker, &error))?;
-        let chunks = spool::receive(spool, &mut envelopes, &self.worker).await?.chunks;
+        let chunks = spool::receive(spool, &mut envelopes, &self.worker, &ReceiveProgress::default().begin())
+            .await?
+            .chunks;
         let applied = AppliedState {
             index: reached.map_or(0, external_index),
             log_id: log_id_record(meta.last_log_id.as_ref()),
@@ -228,7 +230,11 @@ pub(crate) async fn serve_snapshot(
         .envelope(MessageKind::SnapshotHead, 0, wire::snapshot_head(&vote, &meta));
     // The receiver sees that the end is missing.
     let (failed, _) = oneshot::channel();
-    let rest = SnapshotSource::new(member.sender, member.worker.clone(), snapshot.chunks, failed).into_stream();
+    let pace = SnapshotPace {
+        copies: member.copies.clone(),
+        transfers: None,
+    };
+    let rest = SnapshotSource::new(member.sender, member.worker.clone(), pace, snapshot.chunks, failed).into_stream();
     let envelopes = stream::iter([head]).chain(rest).map(move |envelope| {
         let _until_the_end = &only;
         Ok(envelope)

@@ -275,7 +275,8 @@ async fn receive(
     };
     let name = format!("snapshot-{}", member.sender.group);
     let spool = Spool::open(member.spool.as_deref(), &name).map_err(|error| spool::reject(&member.worker, &error))?;
-    let received = spool::receive(spool, &mut chunks, &member.worker).await?;
+    let receiving = member.snapshot_received.begin();
+    let received = spool::receive(spool, &mut chunks, &member.worker, &receiving).await?;
     let (group, index) = (
         member.sender.group,
         meta.last_log_id.map_or(0, |id| external_index(id.index)),

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,11 +87,42 @@ pub(crate) struct ReceivedSnapshot {
     pub(crate) bytes: u64,
 }
 
+/// Bytes of the snapshot that a group receives or installs; zero while there is none.
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveProgress(AtomicU64);
+
+/// Guard of one snapshot that is received; the progress is zero again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Receiving<'a>(&'a ReceiveProgress);
+
+impl ReceiveProgress {
+    pub(crate) fn begin(&self) -> Receiving<'_> {
+        Receiving(self)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Receiving<'_> {
+    fn add(&self, len: u64) {
+        self.0.0.fetch_add(len, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Receives the chunks of a snapshot up to its end message.
 pub(crate) async fn receive(
     mut spool: Spool,
     envelopes: &mut Streaming<RaftEnvelope>,
     worker: &BlockingWorker,
+    progress: &Receiving<'_>,
 ) -> Result<ReceivedSnapshot, Status> {
     let malformed = |error: stead_state::codec::Malformed| Status::invalid_argument(error.to_string());
     let (mut count, mut bytes) = (0, 0);
@@ -107,6 +139,7 @@ pub(crate) async fn receive(
         let chunk = wire::body(next, MessageKind::SnapshotChunk).map_err(malformed)?;
         count += 1;
         bytes += chunk.len() as u64;
+        progress.add(chunk.len() as u64);
         let push = move || match spool.push(chunk) {
             Ok(()) => Ok(spool),
             Err(error) => Err(MachineError {
@@ -152,6 +185,17 @@ fn read_chunk(file: &mut BufReader<File>) -> io::Result<Option<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_of_a_snapshot_ends_with_it() {
+        let progress = ReceiveProgress::default();
+        let receiving = progress.begin();
+        receiving.add(3);
+        receiving.add(4);
+        assert_eq!(progress.bytes(), 7);
+        drop(receiving);
+        assert_eq!(progress.bytes(), 0);
+    }
 
     #[test]
     fn spooled_chunks_keep_order_and_leave_no_file() {

@@ -26,7 +26,6 @@ use crate::{
     freshness::Freshness,
     heirs::Heirs,
     outgoing_seeds::OutgoingSeeds,
-    seed_bandwidth::SeedBandwidth,
     traffic::{RegionPair, TrafficCounters},
     wire::{InvalidMessage, TenantPosition},
 };
@@ -71,8 +70,6 @@ pub(crate) struct GroupContext {
     pub(crate) heirs: Heirs,
     /// Seeds that this home sends, while this node leads it.
     pub(crate) seeds: Arc<OutgoingSeeds>,
-    /// Bandwidth of the seeds of this node.
-    pub(crate) seed_bandwidth: Arc<SeedBandwidth>,
     /// Pulls of this group that are complete, while this node leads it.
     pub(crate) pulls: Pulls,
     /// Wakes the streams of this home when it has relinquished a tenant.

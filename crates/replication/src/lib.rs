@@ -36,7 +36,6 @@ mod reconcile;
 mod remote_log;
 mod remote_watermark;
 mod retention;
-mod seed_bandwidth;
 mod seed_observer;
 mod seed_progress;
 mod service;

@@ -28,7 +28,6 @@ use crate::{
     remote_log,
     remote_watermark::RemoteWatermark,
     retention::{self, RetentionLimits},
-    seed_bandwidth::SeedBandwidth,
     seed_observer,
     seed_progress::SeedLimits,
     service::{self, FeedRegistry, Service},
@@ -68,7 +67,6 @@ pub struct Replication {
     registry: Arc<FeedRegistry>,
     feed_clients: Arc<FeedClients>,
     counters: Arc<TrafficCounters>,
-    seed_bandwidth: Arc<SeedBandwidth>,
 }
 
 impl Replication {
@@ -81,7 +79,6 @@ impl Replication {
             )),
             registry: Arc::default(),
             counters: Arc::default(),
-            seed_bandwidth: Arc::new(SeedBandwidth::new(dependencies.seeds.bytes_per_second_max)),
             dependencies,
         }
     }
@@ -130,7 +127,6 @@ impl Replication {
             room: self.dependencies.room.clone(),
             heirs: Heirs::default(),
             seeds: Arc::new(OutgoingSeeds::new(self.dependencies.seeds)),
-            seed_bandwidth: self.seed_bandwidth.clone(),
             pulls: Pulls::default(),
             handovers,
             taken_over: watch::Sender::new(()),

@@ -84,6 +84,8 @@ pub(crate) struct GroupSample {
     pub(crate) durable: u64,
     /// Index up to which the log is purged.
     pub(crate) purged: u64,
+    /// Bytes of the snapshot that is being received or installed.
+    pub(crate) snapshot_received: u64,
     /// Whether replicas differed when this node compared them last.
     pub(crate) differs: bool,
 }
@@ -100,6 +102,7 @@ pub(crate) struct Metrics {
     durable: Family<GroupLabels, Gauge>,
     lease_remaining: Family<GroupLabels, Gauge<f64, AtomicU64>>,
     purged: Family<GroupLabels, Gauge>,
+    snapshot_received: Family<GroupLabels, Gauge>,
     differs: Family<GroupLabels, Gauge>,
     forks: Family<GroupLabels, Gauge>,
     logged_time_ahead: Family<GroupLabels, Gauge<f64, AtomicU64>>,
@@ -155,6 +158,7 @@ impl Metrics {
             durable: Family::default(),
             lease_remaining: Family::default(),
             purged: Family::default(),
+            snapshot_received: Family::default(),
             differs: Family::default(),
             forks: Family::default(),
             logged_time_ahead: Family::default(),
@@ -273,6 +277,13 @@ impl Metrics {
             "Entries up to here left the log",
             self.purged.clone(),
         );
+        let help = "Bytes of the snapshot that is being received or installed; 0 without one";
+        registry.register_with_unit(
+            "raft_snapshot_received",
+            help,
+            Unit::Bytes,
+            self.snapshot_received.clone(),
+        );
         let help = "Seconds for which this node may serve a group that it leads; 0 without a lease";
         registry.register("lease_remaining_seconds", help, self.lease_remaining.clone());
         let help = "Answers of a home without a lease";
@@ -350,6 +361,9 @@ impl Metrics {
         self.applied.get_or_create(&labels).set(number(sample.applied));
         self.durable.get_or_create(&labels).set(number(sample.durable));
         self.purged.get_or_create(&labels).set(number(sample.purged));
+        self.snapshot_received
+            .get_or_create(&labels)
+            .set(number(sample.snapshot_received));
         self.differs.get_or_create(&labels).set(i64::from(sample.differs));
     }
 

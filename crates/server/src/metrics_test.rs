@@ -54,6 +54,7 @@ fn metrics_match_operations_document() {
         applied: 1,
         durable: 1,
         purged: 0,
+        snapshot_received: 0,
         differs: false,
     });
     metrics.lease(GroupId::new(1), Duration::from_secs(45));

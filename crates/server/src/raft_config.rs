@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use stead_raft::BlockingMode;
+use stead_raft::{BlockingMode, CopyBandwidth};
 use stead_replication::SharedDirectoryView;
 use stead_state::directory::DirectoryView;
 use stead_store::Store;
@@ -50,6 +50,7 @@ pub(crate) fn of(
             BlockingMode::Inline
         },
         spool,
+        copies: Arc::new(CopyBandwidth::new(config.seeds.bytes_per_second_max)),
         limits: environment.retention.log,
         may_rebuild: Arc::new(move || time_since_rebuild().is_none_or(|time| time > REBUILD_INTERVAL_MIN)),
         may_send: Arc::new(may_send),

@@ -22,6 +22,7 @@ use tonic::Status;
 
 use crate::blocking::BlockingWorker;
 use crate::clock::GroupClock;
+use crate::copy_bandwidth::CopyBandwidth;
 use crate::group_bootstrap::GroupBootstrap;
 use crate::peer_channels::PeerChannels;
 use crate::snapshot_transfers::SnapshotTransfers;
@@ -32,6 +33,7 @@ use crate::wire::{self, Sender};
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) peers: Arc<PeerChannels>,
+    pub(crate) copies: Arc<CopyBandwidth>,
     pub(crate) sender: Sender,
     pub(crate) worker: BlockingWorker,
     pub(crate) transfers: Arc<SnapshotTransfers>,

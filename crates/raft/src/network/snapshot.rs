@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Peer;
 use crate::peer_channels::unreachable;
-use crate::snapshot_source::SnapshotSource;
+use crate::snapshot_source::{SnapshotPace, SnapshotSource};
 use crate::types::{LeaderId, RpcError, TypeConfig, Vote};
 use crate::wire::{self, MessageKind};
 
@@ -81,7 +81,11 @@ impl Peer {
         let sender = self.network.sender;
         let head = sender.envelope(MessageKind::SnapshotHead, 0, wire::snapshot_head(&vote, &snapshot.meta));
         let (failed, mut failure) = oneshot::channel();
-        let rest = SnapshotSource::new(sender, self.network.worker.clone(), snapshot.snapshot, failed);
+        let pace = SnapshotPace {
+            copies: self.network.copies.clone(),
+            transfers: Some(self.network.transfers.clone()),
+        };
+        let rest = SnapshotSource::new(sender, self.network.worker.clone(), pace, snapshot.snapshot, failed);
         let sent = client.snapshot(stream::iter([head]).chain(rest.into_stream()));
         let answer = tokio::time::timeout(TRANSFER_MAX, sent).await;
         if let Ok(failed) = failure.try_recv() {

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Node, OpenError, ProposeError, Timing, TypedGroup};
+use stead_raft::{
+    BlockingMode, Clocks, Config, CopyBandwidth, GroupConfig, Node, OpenError, ProposeError, Timing, TypedGroup,
+};
 use stead_store::log::memory;
 use stead_store::machine::Machine;
 use stead_testing::MemoryNetwork;
@@ -149,6 +151,7 @@ impl<M: TestMachine> TestCluster<M> {
             },
             blocking: BlockingMode::Inline,
             spool: None,
+            copies: Arc::new(CopyBandwidth::new(u64::MAX)),
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
             may_send: Arc::new(|_, _, _| true),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
-use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Node, Timing, TypedGroup};
+use stead_raft::{BlockingMode, Clocks, Config, CopyBandwidth, GroupConfig, Node, Timing, TypedGroup};
 use stead_store::health::Health;
 use stead_store::log::raft_engine::{self, Options, SyncFault};
 use stead_types::{GroupId, Incarnation, NodeId};
@@ -62,6 +62,7 @@ async fn start(count: u64) -> LoopbackCluster {
             },
             blocking: BlockingMode::Pool,
             spool: Some(folder.path().join("spool")),
+            copies: Arc::new(CopyBandwidth::new(u64::MAX)),
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
             may_send: Arc::new(|_, _, _| true),

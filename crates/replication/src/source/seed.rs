@@ -147,7 +147,7 @@ impl SeedSource {
     }
 
     fn send(&mut self, command: bytes::Bytes) -> SeedResponse {
-        self.next_at = self.context.seed_bandwidth.take(command.len());
+        self.next_at = self.context.group.copy_bandwidth().take(command.len());
         let (payload, raw_len) = self.compressor.compress(command.to_vec());
         if let Some(region_pair) = &self.region_pair {
             self.context

@@ -400,7 +400,7 @@ impl FeedSource {
 
     /// Takes the bandwidth of history that was sent to a seeded copy.
     pub(super) fn pace_catch_up(&mut self, len: usize) {
-        self.catch_up_at = self.context.seed_bandwidth.take(len);
+        self.catch_up_at = self.context.group.copy_bandwidth().take(len);
     }
 
     /// Tells whether the follower has acknowledged enough for more.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stead_api::peer_codec::PeerAlarms;
-use stead_raft::{BlockingMode, Clocks, Config, GroupConfig, Timing, TypedGroup};
+use stead_raft::{BlockingMode, Clocks, Config, CopyBandwidth, GroupConfig, Timing, TypedGroup};
 use stead_replication::{
     Dependencies, DirectoryAccess, EpochsSeen, GroupTasks, LeaseLeft, Replication, RetentionLimits, RoomCheck,
     SeedLimits, SharedDirectoryView, SubmitCommand,
@@ -461,6 +461,7 @@ impl Node {
             clocks,
             blocking: BlockingMode::Inline,
             spool: None,
+            copies: Arc::new(CopyBandwidth::new(setup.seeds.bytes_per_second_max)),
             limits: stead_raft::LogLimits::default(),
             may_rebuild: Arc::new(|| true),
             may_send: Arc::new(|_, _, _| true),

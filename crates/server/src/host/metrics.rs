@@ -24,6 +24,7 @@ pub(crate) fn metrics_text(host: &Host) -> String {
             applied: numbers.applied,
             durable: numbers.checkpoint,
             purged: numbers.purged,
+            snapshot_received: numbers.snapshot_received_bytes,
             differs: group.differs(),
         });
     }

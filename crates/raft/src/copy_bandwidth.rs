@@ -1,20 +1,21 @@
-//! Bandwidth of a node's seeds: a token bucket without depth that all of them share.
+//! Bandwidth of a node's copies, which are snapshots for voters and seeds for followers: a token bucket without depth that
+//! all of them share, so that a copy does not take from the writes beside it what it need not.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Token bucket without depth: what is sent now is paid for before the next part of any seed is sent.
+/// Token bucket without depth: what is sent now is paid for before the next part of any copy is sent.
 #[derive(Debug)]
-pub(crate) struct SeedBandwidth {
+pub struct CopyBandwidth {
     bytes_per_second: u64,
     free_at: Mutex<Instant>,
 }
 
-impl SeedBandwidth {
+impl CopyBandwidth {
     /// Returns a bandwidth of so many bytes a second.
-    pub(crate) fn new(bytes_per_second: u64) -> Self {
+    pub fn new(bytes_per_second: u64) -> Self {
         Self {
             bytes_per_second: bytes_per_second.max(1),
             free_at: Mutex::new(Instant::now()),
@@ -22,7 +23,7 @@ impl SeedBandwidth {
     }
 
     /// Takes the bandwidth for some bytes; returns from when on the caller may send more.
-    pub(crate) fn take(&self, len: usize) -> Instant {
+    pub fn take(&self, len: usize) -> Instant {
         let nanos = len as u128 * 1_000_000_000 / u128::from(self.bytes_per_second);
         let mut free_at = self.free_at.lock();
         *free_at = (*free_at).max(Instant::now()) + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -35,14 +36,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn seeds_share_one_bandwidth_without_savings() {
-        let bandwidth = SeedBandwidth::new(1_000);
+    async fn copies_share_one_bandwidth_without_savings() {
+        let bandwidth = CopyBandwidth::new(1_000);
         let began = Instant::now();
         assert_eq!(bandwidth.take(500) - began, Duration::from_millis(500));
         assert_eq!(
             bandwidth.take(1_000) - began,
             Duration::from_millis(1_500),
-            "of another seed"
+            "of another copy"
         );
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(
