@@ -34,6 +34,9 @@ pub(super) struct Importer {
     pub(super) columns: Columns,
     pub(super) tenants: Tenants,
     pub(super) window: Window,
+    /// Place before which every record is in the window, or has its outcome: an interruption may come after a record was
+    /// read and before it is taken in.
+    pub(super) taken: Position,
     pub(super) rejects: Rejects,
     pub(super) progress: Progress,
     /// Absent for standard input, which cannot be read again.
@@ -80,7 +83,7 @@ impl Importer {
         while let Some(ended) = self.in_flight.join_next().await {
             let _ = self.note(ended);
         }
-        self.advance(records.position())?;
+        self.advance()?;
         self.store()?;
         self.display.finish();
         result?;
@@ -93,16 +96,18 @@ impl Importer {
     async fn import<R: BufRead>(&mut self, records: &mut Records<R>) -> Result<(), CommandError> {
         while let Some(record) = records.next().map_err(unreadable)? {
             self.take(&record).await?;
+            self.taken = records.position();
             if record.position.record % LOOK_INTERVAL == 0 {
-                self.look(records.position()).await?;
+                self.look().await?;
             }
         }
+        self.taken = records.position();
         while let Some(batch) = self.window.flush() {
             self.send(batch).await?;
         }
         while !self.in_flight.is_empty() {
             self.wait().await?;
-            self.look(records.position()).await?;
+            self.look().await?;
         }
         Ok(())
     }
@@ -162,7 +167,7 @@ impl Importer {
     }
 
     /// Takes in what has ended, and shows and stores the progress now and then.
-    async fn look(&mut self, read: Position) -> Result<(), CommandError> {
+    async fn look(&mut self) -> Result<(), CommandError> {
         // Tasks run on this thread, too.
         tokio::task::yield_now().await;
         if self.stop.is_cancelled() {
@@ -171,7 +176,7 @@ impl Importer {
         while let Some(ended) = self.in_flight.try_join_next() {
             self.note(ended)?;
         }
-        self.advance(read)?;
+        self.advance()?;
         if self.stored.elapsed() >= STORE_INTERVAL {
             self.store()?;
         }
@@ -191,8 +196,8 @@ impl Importer {
     }
 
     /// Counts the records that are finished, and reports those that were rejected.
-    fn advance(&mut self, read: Position) -> Result<(), CommandError> {
-        let finished = self.window.finished(read);
+    fn advance(&mut self) -> Result<(), CommandError> {
+        let finished = self.window.finished(self.taken);
         let later = self.outcomes.split_off(&finished.record);
         for outcome in std::mem::replace(&mut self.outcomes, later).into_values() {
             let counts = &mut self.progress.counts;

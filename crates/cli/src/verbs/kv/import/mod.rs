@@ -281,6 +281,7 @@ async fn write(
         columns: input.columns,
         tenants,
         window: Window::new(pace.batch_rows_max),
+        taken: input.progress.finished,
         rejects,
         display: Display::new(output, input.len, &input.progress),
         resumed_below: input.progress.sent_below,

@@ -120,9 +120,21 @@ impl Window {
         }
     }
 
-    /// Returns the place before which everything is acknowledged or rejected, when everything before `read` was read.
-    pub(super) fn finished(&self, read: Position) -> Position {
-        self.unfinished.values().next().copied().unwrap_or(read)
+    /// Returns the place before which everything is acknowledged or rejected, when everything before `taken` was taken in.
+    pub(super) fn finished(&self, taken: Position) -> Position {
+        self.unfinished.values().next().copied().unwrap_or(taken)
+    }
+
+    fn make_room(&mut self, position: Position, len: usize) -> Step {
+        let rows = |first: Option<&u64>| first.map_or(0, |first| position.record - first);
+        let is_full = rows(self.unfinished.keys().next()) >= ROWS_MAX || self.bytes + len > BYTES_MAX;
+        if rows(self.growing_by_age.keys().next()) >= ROWS_GROWING_MAX || is_full && !self.growing.is_empty() {
+            return self.flush().map_or(Step::Wait, Step::Send);
+        }
+        match is_full && !self.unfinished.is_empty() {
+            true => Step::Wait,
+            false => Step::Taken,
+        }
     }
 
     fn take(&mut self, tenant: &TenantName) -> Option<Batch> {
