@@ -117,6 +117,7 @@ impl Importer {
         let row = match self.columns.row(record) {
             Ok(row) => row,
             Err(reason) => {
+                self.pass(position).await?;
                 let shown = record.raw[..record.raw.len().min(RECORD_SHOWN_MAX)].to_vec();
                 let invalid = Outcome::Invalid {
                     line: position.line + 1,
@@ -129,6 +130,17 @@ impl Importer {
         };
         loop {
             match self.window.offer(position, &row) {
+                Step::Taken => return Ok(()),
+                Step::Send(batch) => self.send(batch).await?,
+                Step::Wait => self.wait().await?,
+            }
+        }
+    }
+
+    /// Waits until the outcome of a record that is no row can be kept.
+    async fn pass(&mut self, position: Position) -> Result<(), CommandError> {
+        loop {
+            match self.window.pass(position) {
                 Step::Taken => return Ok(()),
                 Step::Send(batch) => self.send(batch).await?,
                 Step::Wait => self.wait().await?,

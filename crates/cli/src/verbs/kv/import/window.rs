@@ -5,7 +5,7 @@
 //!
 //! 1. Every row before [`Window::finished`] is acknowledged or rejected.
 //! 2. Two rows of one key are never on their way at once: the later one wins, as in the file.
-//! 3. At most [`ROWS_MAX`] rows and [`BYTES_MAX`] bytes lie between `finished` and the last row that was read.
+//! 3. At most [`ROWS_MAX`] records and [`BYTES_MAX`] bytes lie between `finished` and the last record that was read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use stead_types::TenantName;
 
 use super::{columns::Row, records::Position};
 
-/// Most rows that were read beyond the first that is not acknowledged.
+/// Most records that were read beyond the first row that is not acknowledged.
 const ROWS_MAX: u64 = 32_768;
 /// Rows after which a batch is sent as it is: the progress cannot pass a batch that waits for more rows of its tenant.
 const ROWS_GROWING_MAX: u64 = 8_192;
@@ -39,10 +39,10 @@ impl Batch {
     }
 }
 
-/// Next step before a row can be taken in.
+/// Next step before a record can be taken in.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// The row is taken in.
+    /// The record is taken in.
     Taken,
     /// This batch has to be sent.
     Send(Batch),
@@ -80,13 +80,9 @@ impl Window {
     /// Takes a row in, or says what has to happen first; then it is offered again.
     pub(super) fn offer(&mut self, position: Position, row: &Row) -> Step {
         let len = row.key.len() + row.value.len();
-        let rows = |first: Option<&u64>| first.map_or(0, |first| position.record - first);
-        let is_full = rows(self.unfinished.keys().next()) >= ROWS_MAX || self.bytes + len > BYTES_MAX;
-        if rows(self.growing_by_age.keys().next()) >= ROWS_GROWING_MAX || is_full && !self.growing.is_empty() {
-            return self.flush().map_or(Step::Wait, Step::Send);
-        }
-        if is_full && !self.unfinished.is_empty() {
-            return Step::Wait;
+        match self.make_room(position, len) {
+            Step::Taken => {}
+            step @ (Step::Send(_) | Step::Wait) => return step,
         }
         let tenant = &row.tenant;
         let growing = self.growing.get(tenant);
@@ -103,6 +99,12 @@ impl Window {
         }
         self.push(position, row, len);
         Step::Taken
+    }
+
+    /// Passes a record that is no row, or says what has to happen first: its outcome is kept until everything before it is
+    /// finished, so that it counts as a row does (invariant 3).
+    pub(super) fn pass(&mut self, position: Position) -> Step {
+        self.make_room(position, 0)
     }
 
     /// Returns the oldest batch that grows, as it is; `None`: none is left.
@@ -247,6 +249,19 @@ mod tests {
         assert!(matches!(window.offer(at(ROWS_MAX), &row("a", "3", 1)), Step::Wait));
         window.finish(&oldest);
         take(&mut window, ROWS_MAX, &row("a", "3", 1));
+    }
+
+    #[test]
+    fn records_that_are_no_rows_are_bounded_as_rows_are() {
+        let mut window = Window::new(9);
+        take(&mut window, 0, &row("a", "1", 1));
+        let record = |record, window: &mut Window| window.pass(at(record));
+        assert!(matches!(record(ROWS_GROWING_MAX - 1, &mut window), Step::Taken));
+        let oldest = sent(record(ROWS_GROWING_MAX, &mut window));
+        assert!(matches!(record(ROWS_MAX - 1, &mut window), Step::Taken));
+        assert!(matches!(record(ROWS_MAX, &mut window), Step::Wait));
+        window.finish(&oldest);
+        assert!(matches!(record(ROWS_MAX, &mut window), Step::Taken));
     }
 
     #[test]
