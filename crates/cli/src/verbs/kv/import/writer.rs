@@ -47,6 +47,19 @@ enum Class {
     Fatal,
 }
 
+/// What follows an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The batch is tried again after a pause.
+    Again { one_by_one: bool },
+    /// Its rows are written one by one, at once.
+    OneByOne,
+    /// No row of it can be written.
+    Reject,
+    /// The import ends.
+    End,
+}
+
 /// Writes a batch; returns the outcome of each row in order.
 ///
 /// # Errors
@@ -60,18 +73,30 @@ pub(super) async fn write(lookup: &TenantLookup, batch: &Batch, mode: WriteMode)
             Ok(outcomes) => return Ok(outcomes),
             Err(error) => error,
         };
-        match class(&error.kind) {
-            Class::Transient if Instant::now() < until && !mode.stop.is_cancelled() => {
+        match next(&error, one_by_one) {
+            Next::Again { .. } if Instant::now() >= until || mode.stop.is_cancelled() => return Err(error),
+            Next::Again { one_by_one: compared } => {
+                one_by_one = compared;
                 let _ = timeout(RETRY_PAUSE, mode.stop.cancelled()).await;
             }
-            Class::Transient | Class::Fatal => return Err(error),
-            // Whose fault it is shows when the rows are written one by one; there each has its own outcome.
-            Class::OfRow if one_by_one || is_of_tenant(&error.kind) => {
-                return Ok(vec![RowOutcome::Rejected(error.to_string()); batch.rows.len()]);
-            }
-            Class::OfRow => {}
+            Next::OneByOne => one_by_one = true,
+            Next::Reject => return Ok(vec![RowOutcome::Rejected(error.to_string()); batch.rows.len()]),
+            Next::End => return Err(error),
         }
-        one_by_one = true;
+    }
+}
+
+/// Returns what follows an error of a batch that was written whole, or row by row.
+fn next(error: &Error, one_by_one: bool) -> Next {
+    match class(&error.kind) {
+        // Rows that may have been written are compared; a home that is too busy would have each row as an operation more.
+        Class::Transient => Next::Again {
+            one_by_one: one_by_one || !error.has_no_effect(),
+        },
+        Class::Fatal => Next::End,
+        // Whose fault it is shows when the rows are written one by one; there each has its own outcome.
+        Class::OfRow if one_by_one || is_of_tenant(&error.kind) => Next::Reject,
+        Class::OfRow => Next::OneByOne,
     }
 }
 
@@ -145,5 +170,42 @@ fn class(kind: &ErrorKind) -> Class {
         | ErrorKind::NotCancellable
         | ErrorKind::Unimplemented
         | ErrorKind::Internal => Class::Fatal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(kind: ErrorKind, one_by_one: bool) -> Next {
+        next(&Error::new(kind, "sent"), one_by_one)
+    }
+
+    #[test]
+    fn batch_that_had_no_effect_is_sent_again_as_it_is() {
+        let whole = Next::Again { one_by_one: false };
+        assert_eq!(after(ErrorKind::NoLeader, false), whole);
+        let busy = ErrorKind::RateLimited {
+            limit: "operations-per-second".into(),
+            wait: Duration::from_secs(1),
+        };
+        assert_eq!(after(busy, false), whole);
+    }
+
+    #[test]
+    fn rows_that_may_have_been_written_are_compared_from_then_on() {
+        let compared = Next::Again { one_by_one: true };
+        let unknown = ErrorKind::OutcomeUnknown { key: None };
+        assert_eq!(after(unknown, false), compared);
+        assert_eq!(after(ErrorKind::NoLeader, true), compared);
+    }
+
+    #[test]
+    fn fault_of_a_row_is_found_row_by_row() {
+        let invalid = || ErrorKind::Invalid { field: "key".into() };
+        assert_eq!(after(invalid(), false), Next::OneByOne);
+        assert_eq!(after(invalid(), true), Next::Reject);
+        assert_eq!(after(ErrorKind::TenantNotFound, false), Next::Reject);
+        assert_eq!(after(ErrorKind::Unauthenticated, false), Next::End);
     }
 }
