@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::{Map, Value};
-use stead_client::{Item, Revision, ScanStream};
+use stead_client::{Error, ErrorKind, Item, Revision, ScanStream};
 use stead_types::TenantTime;
 
 use super::{import::BASE64_SUFFIX, read::ReadArgs};
@@ -72,12 +72,28 @@ impl Export {
 /// Writes all items as JSON lines; returns their number and revision.
 async fn copy(items: &mut ScanStream, to: &mut impl Write) -> Result<(u64, Option<Revision>), CommandError> {
     let mut count = 0;
-    while let Some(item) = items.next().await? {
+    while let Some(item) = items.next().await.map_err(|error| ended_early(error, count))? {
         writeln!(to, "{}", line(&item, items.time().unwrap_or_default()))?;
         count += 1;
     }
     to.flush()?;
     Ok((count, items.revision()))
+}
+
+/// Returns the error of an export that has ended after so many keys.
+fn ended_early(error: Error, count: u64) -> CommandError {
+    let is_compacted = matches!(error.kind, ErrorKind::Compacted { .. });
+    let error = CommandError::from(error);
+    if !is_compacted {
+        return error;
+    }
+    let count = output::count(count, "key");
+    error
+        .map_message(|message| format!("after {count} the tenant's history no longer has the export's revision: {message}"))
+        .hint(
+            "history has to last as long as the export: raise the tenant's limit history-age, and storage.history_bytes_max of \
+             the nodes where writers make more in that time; or export parts, with --prefix, each at a revision of its own",
+        )
 }
 
 /// Returns an item as `stead kv import --key key --value value --ttl ttl_ms` reads it; `now`: the time of the revision.
@@ -103,6 +119,19 @@ pub(in crate::verbs) fn line(item: &Item, now: TenantTime) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn export_that_history_outran_says_so_and_what_helps() {
+        let kind = ErrorKind::Compacted { oldest: Revision::ZERO };
+        let ended = ended_early(Error::new(kind, "revision: history begins at 1.9"), 3);
+        assert!(
+            ended.text().starts_with("after 3 keys the tenant's history"),
+            "{}",
+            ended.text()
+        );
+        let other = ended_early(Error::new(ErrorKind::NoLeader, "none"), 3);
+        assert_eq!(other.text(), "none");
+    }
 
     #[test]
     fn exported_line_has_text_or_base64_and_what_is_left_of_the_ttl() {
