@@ -1,6 +1,8 @@
-//! CPU and memory usage of a process, from `/proc`.
+//! CPU and memory usage of a process, from `/proc`; interrupts.
 
 use std::{fs, io, time::Duration};
+
+use tokio::process::Child;
 
 /// Resource usage of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +25,19 @@ pub fn usage(process: u32) -> io::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     parse(&stat, &status).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc has an unknown format"))
+}
+
+/// Interrupts a child, as Ctrl-C does; one that was waited for has ended.
+#[expect(
+    unsafe_code,
+    reason = "a signal to a child that was not waited for yet, so the number is its own"
+)]
+pub fn interrupt(child: &Child) {
+    if let Some(process) = child.id() {
+        unsafe {
+            libc::kill(process.cast_signed(), libc::SIGINT);
+        }
+    }
 }
 
 fn parse(stat: &str, status: &str) -> Option<Usage> {
