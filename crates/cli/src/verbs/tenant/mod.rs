@@ -149,7 +149,7 @@ fn limit(text: &str) -> Result<(TenantLimit, Option<u64>), String> {
 }
 
 /// Parses a number of bytes, such as `500000`, `64KiB`, `10MiB` or `2GiB`.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(in crate::verbs) fn bytes(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = units
         .iter()

@@ -83,7 +83,7 @@ async fn equal(one: &Tenant, other: &Tenant) -> anyhow::Result<bool> {
 }
 
 /// Returns a metric of a node's groups, by their labels.
-async fn log_indexes(world: &World, node: &str, metric: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+pub(super) async fn log_indexes(world: &World, node: &str, metric: &str) -> anyhow::Result<BTreeMap<String, u64>> {
     let nodes = world.cluster.lock().await.nodes().to_vec();
     let node = nodes.into_iter().find(|known| known.name == node);
     let text = node.context("there is no such node")?.metrics().await?;
@@ -96,7 +96,7 @@ async fn log_indexes(world: &World, node: &str, metric: &str) -> anyhow::Result<
 }
 
 /// Counts the snapshots that a node's log reports as installed.
-async fn installed(world: &World, node: &str) -> anyhow::Result<usize> {
+pub(super) async fn installed(world: &World, node: &str) -> anyhow::Result<usize> {
     let log = world.cluster.lock().await.log_of(node);
     let log = std::fs::read_to_string(&log).with_context(|| format!("{} cannot be read", log.display()))?;
     Ok(log.matches(INSTALLED).count())

@@ -63,6 +63,7 @@ use super::{airports, world::World};
 use crate::{
     exit::{Code, CommandError},
     output,
+    verbs::tenant,
 };
 
 /// Acceptance step, in the order of a full run.
@@ -146,6 +147,8 @@ pub(super) enum Step {
     RegionLeave,
     /// A large tenant that is written to moves over a narrow link that is cut in the middle of the copy
     MoveLarge,
+    /// A follower and a voter far behind a large tenant catch up beside its writes, whoever is killed meanwhile
+    SeedLarge,
     /// A copy that cannot catch up with the writers ends with figures, and changes nothing
     SeedUnderLoad,
     /// A region of a thousand tenants is drained in waves, and opened again
@@ -236,6 +239,10 @@ pub(super) struct StepOptions {
     /// How long the step region-cut cuts a region off
     #[arg(long, default_value = "20s", requires = "check", value_name = "TIME")]
     cut_for: humantime::Duration,
+    /// Size of the tenants of the steps seed-large and move-large, such as 5GiB [default: 256MiB and 1GiB, 128MiB of a
+    /// debug build]
+    #[arg(long, requires = "check", value_name = "BYTES", value_parser = tenant::bytes)]
+    copied: Option<u64>,
 }
 
 /// Runs steps, all if none is named.
@@ -327,7 +334,8 @@ async fn run_step(world: &mut World, step: Step, data: &Path, options: &StepOpti
         Step::MoveLeaderKill => moves::leader_kill(world).await,
         Step::MoveAbort => moves::abort(world).await,
         Step::RegionLeave => moves::leave(world).await,
-        Step::MoveLarge => seeds::large(world).await,
+        Step::MoveLarge => seeds::large(world, options.copied).await,
+        Step::SeedLarge => seeds::far_behind(world, options.copied).await,
         Step::SeedUnderLoad => seeds::hopeless(world).await,
         Step::Drain => drain::run(world).await,
         Step::LeaseLoss => lease_loss::run(world).await,

@@ -27,9 +27,9 @@ const GIVEN_UP: Duration = Duration::from_secs(600);
 const RATE_KEPT_PERCENT_MIN: f64 = 80.0;
 
 pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
-    restart_source(world, Some(&HISTORY_MAX.to_string())).await?;
+    restart(world, SOURCE, &[(HISTORY_OPTION, HISTORY_MAX.to_string().as_str())]).await?;
     let verdict = with_short_history(world).await;
-    restart_source(world, None).await?;
+    restart(world, SOURCE, &[]).await?;
     verdict
 }
 
@@ -78,25 +78,29 @@ async fn with_short_history(world: &mut World) -> anyhow::Result<Verdict> {
         .note(format!("writers kept {kept:.0} %: {reason}")))
 }
 
-/// Restarts the nodes of the source one by one, with another bound of the history that is kept for a copy.
-async fn restart_source(world: &mut World, history_max: Option<&str>) -> anyhow::Result<()> {
+/// Restarts the nodes of a region one by one, with options that they begin with.
+pub(super) async fn restart(world: &mut World, region: &str, options: &[(&str, &str)]) -> anyhow::Result<()> {
     let nodes = world
         .cluster
         .lock()
         .await
-        .named(SOURCE)
+        .named(region)
         .context("there is no such region")?;
     for node in nodes {
         {
             let mut cluster = world.cluster.lock().await;
-            cluster.set_option(HISTORY_OPTION, history_max);
+            options
+                .iter()
+                .for_each(|(key, value)| cluster.set_option(key, Some(*value)));
             cluster.terminate_node(&node).await?;
             cluster.start_node(&node)?;
-            cluster.set_option(HISTORY_OPTION, None);
+            options.iter().for_each(|(key, _)| cluster.set_option(key, None));
         }
         world.ready().await?;
     }
-    let probe = world.tenant("check-hopeless-ready", SOURCE, SOURCE).await?;
+    let probe = world
+        .tenant(&format!("check-restarted-{region}"), region, region)
+        .await?;
     until("the restarted region takes writes", async || {
         probe.put("ready", "v").await?;
         Ok(true)

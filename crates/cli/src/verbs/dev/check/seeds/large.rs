@@ -14,7 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{SOURCE, TARGET, VALUE_LEN, filled, key, limit, resident, value, writer::Writer};
 use crate::verbs::dev::{check::verdict::Verdict, world::World};
 
-/// Size of the tenant. A debug build takes a part of it only: it digests and copies at a few MiB a second.
+/// Size of the tenant, unless the option says another one. A debug build takes a part of it only: it digests and copies at
+/// a few MiB a second.
 const LEN: u64 = if cfg!(debug_assertions) { 128 << 20 } else { 1 << 30 };
 /// Time for which the link is cut once half of the tenant is copied.
 const CUT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 60 });
@@ -30,9 +31,10 @@ const SAMPLED_EVERY: Duration = Duration::from_millis(250);
 /// One of so many values is compared afterwards.
 const COMPARED_EVERY: usize = 16;
 
-pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Result<Verdict> {
+pub(in crate::verbs::dev::check) async fn run(world: &mut World, len: Option<u64>) -> anyhow::Result<Verdict> {
+    let len = len.unwrap_or(LEN);
     let name = format!("check-large-{}", world.run);
-    let values = LEN as usize / VALUE_LEN;
+    let values = usize::try_from(len)? / VALUE_LEN;
     let tenant = filled(world, &name, values).await?;
     let admin = world.client(SOURCE).await?.admin();
     let link = world.cluster.lock().await.link(SOURCE, TARGET)?;
@@ -40,7 +42,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let usual = writer.rate_over(MEASURED).await;
     let rest = resident(world).await?;
     limit(&link, Some(LINK_BYTES_PER_SECOND));
-    let copied = copy(world, &admin, &name, &link, &rest, &writer).await;
+    let copied = copy(world, &admin, &name, (&link, len), &rest, &writer).await;
     limit(&link, None);
     link.heal();
     let errors = writer.finish().await?;
@@ -53,7 +55,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
     let there = world.client(TARGET).await?.tenant(&name)?;
     let wrong = wrong_values(&there, values).await?;
     tenant.delete_range(&stead_client::KeyRange::all()).await?;
-    let bound = Duration::from_secs(LEN / LINK_BYTES_PER_SECOND) + CUT + BEYOND;
+    let bound = Duration::from_secs(len / LINK_BYTES_PER_SECOND) + CUT + BEYOND;
     let kept = copied.rate / usual * 100.0;
     Ok(Verdict::default()
         .time("moved in", copied.took, bound)
@@ -68,7 +70,7 @@ pub(in crate::verbs::dev::check) async fn run(world: &mut World) -> anyhow::Resu
         .none("rates below 80 %", usize::from(kept < RATE_KEPT_PERCENT_MIN))
         .note(format!(
             "{} MiB over {} Mbit/s, cut for {} s, writers kept {kept:.0} %{}",
-            LEN >> 20,
+            len >> 20,
             LINK_BYTES_PER_SECOND * 8 / 1_000_000,
             CUT.as_secs(),
             errors.first().map(|error| format!(", {error}")).unwrap_or_default()
@@ -89,7 +91,7 @@ async fn copy(
     world: &World,
     admin: &Admin,
     name: &str,
-    link: &Link,
+    (link, len): (&Link, u64),
     rest: &[u64],
     writer: &Writer,
 ) -> anyhow::Result<Copied> {
@@ -109,7 +111,7 @@ async fn copy(
         let growth = now.iter().zip(rest).map(|(now, rest)| now.saturating_sub(*rest)).max();
         grown = growth.unwrap_or_default().max(grown);
         match cut {
-            None if link.there.bytes() - before > LEN / 2 => {
+            None if link.there.bytes() - before > len / 2 => {
                 link.cut();
                 cut = Some(Instant::now());
             }

@@ -1,13 +1,16 @@
-//! Steps: tenants are copied to a region that does not follow them, while they are written to.
+//! Steps: tenants are copied to regions and nodes that do not have them, or only what they were, while they are written to.
 
+mod far_behind;
 mod hopeless;
 mod large;
 mod writer;
 
-pub(super) use self::{hopeless::run as hopeless, large::run as large};
+pub(super) use self::{far_behind::run as far_behind, hopeless::run as hopeless, large::run as large};
+
+use std::ops::Range;
 
 use anyhow::Context;
-use stead_client::{Followers, NewTenant, Tenant};
+use stead_client::{Client, Followers, NewTenant, Tenant};
 use stead_testing::{Link, process};
 use tokio::task::JoinSet;
 
@@ -31,11 +34,17 @@ async fn filled(world: &mut World, name: &str, values: usize) -> anyhow::Result<
         ..NewTenant::default()
     };
     client.admin().create_tenant(new).await?;
+    fill(&client, name, 0..values).await?;
+    Ok(client.tenant(name)?)
+}
+
+/// Writes the values of some keys of a tenant.
+async fn fill(client: &Client, name: &str, values: Range<usize>) -> anyhow::Result<()> {
     let mut fillers = JoinSet::new();
     for filler in 0..FILLERS {
-        let tenant = client.tenant(name)?;
+        let (tenant, values) = (client.tenant(name)?, values.clone());
         fillers.spawn(async move {
-            for at in (filler..values).step_by(FILLERS) {
+            for at in values.skip(filler).step_by(FILLERS) {
                 tenant.put(key(at), value(at)).await?;
             }
             Ok::<_, stead_client::Error>(())
@@ -44,7 +53,7 @@ async fn filled(world: &mut World, name: &str, values: usize) -> anyhow::Result<
     while let Some(filled) = fillers.join_next().await {
         filled?.context("the tenant cannot be filled")?;
     }
-    Ok(client.tenant(name)?)
+    Ok(())
 }
 
 fn key(at: usize) -> String {

@@ -36,6 +36,12 @@ pub(super) struct Mark {
     written: u64,
 }
 
+impl Mark {
+    pub(super) fn elapsed(self) -> Duration {
+        self.at.elapsed()
+    }
+}
+
 impl Writer {
     /// Starts to write so many bytes a second.
     pub(super) fn start(tenant: Tenant, bytes_per_second: u64) -> Self {
@@ -51,6 +57,11 @@ impl Writer {
             at: Instant::now(),
             written: self.written.load(Ordering::Relaxed),
         }
+    }
+
+    /// Returns the writes since a moment.
+    pub(super) fn written_since(&self, mark: Mark) -> u64 {
+        self.mark().written - mark.written
     }
 
     /// Returns the writes a second since a moment.
