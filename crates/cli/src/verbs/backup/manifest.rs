@@ -5,7 +5,7 @@
 //! encrypted one the manifest has the names, lengths and digests of its files only: what it has of tenants is one of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::{self, Read},
 };
 
@@ -312,12 +312,6 @@ impl Manifest {
                 names.join(", ")
             ))
         })
-    }
-
-    /// Returns the names of the backups that its tenants build on.
-    pub(super) fn bases_of_tenants(&self) -> BTreeSet<&str> {
-        let since = self.tenants.values().filter_map(|tenant| tenant.since.as_ref());
-        since.map(|since| since.backup.as_str()).collect()
     }
 }
 

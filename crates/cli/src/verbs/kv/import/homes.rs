@@ -141,29 +141,33 @@ impl TenantLookup {
             return Ok(FoundTenant { handle, is_new: false });
         };
         let admin = self.client.admin();
-        let is_missing = |error: &Error| matches!(error.kind, ErrorKind::TenantNotFound | ErrorKind::NotFound);
-        let missing = match admin.tenant(&self.name.to_string()).await {
-            Err(error) if is_missing(&error) => error,
+        match admin.tenant(&self.name.to_string()).await {
+            Err(error) if matches!(error.kind, ErrorKind::TenantNotFound | ErrorKind::NotFound) => {}
             found => return found.map(|_| FoundTenant { handle, is_new: false }),
-        };
+        }
         let new = NewTenant {
             name: self.name.to_string(),
             home_region: home.to_string(),
             reason: "stead kv import".to_owned(),
             ..NewTenant::default()
         };
-        match admin.create_tenant(new).await {
-            Ok(_) => Ok(FoundTenant { handle, is_new: true }),
-            Err(error) if error.kind == ErrorKind::AlreadyExists => Ok(FoundTenant { handle, is_new: false }),
-            // Another attempt may have made it; then the next look-up finds it.
-            Err(error) if matches!(error.kind, ErrorKind::OutcomeUnknown { .. }) => Err(missing),
-            Err(error) => Err(error),
-        }
+        let is_new = is_new(admin.create_tenant(new).await.map(drop))?;
+        Ok(FoundTenant { handle, is_new })
+    }
+}
+
+/// Returns whether an import has made a tenant that was missing. Where nobody knows, the next look-up finds out.
+fn is_new(created: Result<(), Error>) -> Result<bool, Error> {
+    match created {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::writer::{Class, class};
     use super::*;
 
     #[test]
@@ -177,6 +181,16 @@ mod tests {
         assert_eq!(home("de").unwrap(), "eu-west");
         assert_eq!(home("us").unwrap(), "us-east");
         assert_eq!(home("in").unwrap(), "ap-south");
+    }
+
+    #[test]
+    fn tenant_that_may_have_been_made_is_looked_up_again() {
+        let unknown = ErrorKind::OutcomeUnknown { key: None };
+        let error = is_new(Err(Error::new(unknown, "create tenant"))).unwrap_err();
+        assert_eq!(class(&error.kind), Class::Transient);
+        assert_eq!(is_new(Ok(())), Ok(true));
+        let others = Error::new(ErrorKind::AlreadyExists, "create tenant");
+        assert_eq!(is_new(Err(others)), Ok(false));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) struct WriteMode {
 
 /// Class of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     /// It passes by itself.
     Transient,
     /// It is the row's or the tenant's.
@@ -140,7 +140,7 @@ fn is_of_tenant(kind: &ErrorKind) -> bool {
     )
 }
 
-fn class(kind: &ErrorKind) -> Class {
+pub(super) fn class(kind: &ErrorKind) -> Class {
     match kind {
         ErrorKind::NotHome { .. }
         | ErrorKind::NoLeader
