@@ -15,7 +15,7 @@ use super::{
     table::{Row, row},
 };
 
-/// What the caller who reads all of a tenant has got from its scan.
+/// Tokens of the scan of a caller who reads all of a tenant.
 #[derive(Clone)]
 struct Tokens {
     page: String,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::exit::Code;
 
-/// What the server does wrong.
+/// Fault of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fault {
     #[default]

@@ -32,7 +32,7 @@ pub(super) struct Chain {
     pub(super) links: Vec<Link>,
 }
 
-/// What is asked for of what a chain keeps.
+/// Moment that is asked for, of those that a chain keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
     /// Its end.

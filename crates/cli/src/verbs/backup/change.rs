@@ -58,7 +58,7 @@ pub(super) fn line(event: &Event) -> Value {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Reason why a line is no change.
 pub(super) fn parse(line: &[u8]) -> Result<Change, String> {
     let object: Map<String, Value> =
         serde_json::from_slice(line).map_err(|error| format!("a change is no JSON object: {error}"))?;

@@ -27,7 +27,7 @@ pub(super) struct Composition {
     root_time: Option<TenantTime>,
 }
 
-/// What a composition has.
+/// Counts and digest of a composition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Bytes of all lines.

@@ -10,7 +10,7 @@ use std::{
 use super::manifest::Manifest;
 use crate::exit::{Code, CommandError};
 
-/// What the process has seen.
+/// Figures of the process so far.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     /// Backups that have failed since it was started.

@@ -68,7 +68,7 @@ pub(super) struct KeysWriter<'a> {
     content: ContentDigest,
 }
 
-/// What was written of all keys.
+/// Parts that were written of all keys.
 #[derive(Debug)]
 pub(super) struct WrittenKeys {
     pub(super) keys: u64,

@@ -21,7 +21,7 @@ pub(crate) struct Verify {
     id: Option<String>,
 }
 
-/// What was found.
+/// Findings of a verification.
 #[derive(Debug, Default)]
 struct Findings {
     /// Number of files that were compared.

@@ -31,7 +31,7 @@ struct Chain {
     created: Vec<Value>,
 }
 
-/// What a tenant has, at one revision.
+/// Content of a tenant at one revision.
 #[derive(Debug, PartialEq, Eq)]
 struct Content {
     keys: usize,

@@ -15,6 +15,8 @@ use crate::verbs::dev::{
     world::{World, until},
 };
 
+/// Group of the directory.
+const DIRECTORY: u32 = 0;
 /// Most bytes a second of copies.
 const CAP: u64 = if cfg!(debug_assertions) { 4 << 20 } else { 16 << 20 };
 const CAP_OPTION: &str = "net.seed_bytes_per_second_max";
@@ -65,6 +67,7 @@ pub(super) async fn run(world: &mut World, behind: &Behind, verdict: Verdict) ->
     fill(world, behind, 0..values / 8).await?;
     behind.tenant.put("mark", "first").await?;
     has(&there, "first").await?;
+    lead_directory_from_home(world).await?;
     let link = world.cluster.lock().await.link(SOURCE, FOLLOWER)?;
     link.cut();
     let filled = fill(world, behind, 0..values).await;
@@ -122,6 +125,24 @@ pub(super) async fn run(world: &mut World, behind: &Behind, verdict: Verdict) ->
             "MiB/s",
         );
     writes.finish("follower", &footprint, verdict).await
+}
+
+/// Moves the leadership of the directory to the home: cut off from that leader the home would lose its lease.
+async fn lead_directory_from_home(world: &mut World) -> anyhow::Result<()> {
+    let admin = world.client(SOURCE).await?.admin();
+    let home: Vec<u64> = admin.nodes(SOURCE).await?.iter().map(|node| node.number).collect();
+    until("the home leads the directory", async || {
+        let directory = admin.group(DIRECTORY).await?;
+        let leader = directory.status.and_then(|status| status.leader);
+        if leader.is_some_and(|leader| home.contains(&leader)) {
+            return Ok(true);
+        }
+        let voter = directory.voters.into_iter().find(|voter| home.contains(voter));
+        let voter = voter.context("the home has a voter of the directory")?;
+        admin.move_leader(DIRECTORY, Some(voter), "step seed-large").await?;
+        Ok(false)
+    })
+    .await
 }
 
 /// Copy that is being made.

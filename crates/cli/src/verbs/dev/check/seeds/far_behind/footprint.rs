@@ -18,7 +18,7 @@ use tokio::{
 use crate::verbs::dev::world::World;
 
 const SAMPLED_EVERY: Duration = Duration::from_millis(500);
-/// What the system calls a file that has no name and is still open.
+/// Name by which the system calls a file that has no name and is still open.
 const WITHOUT_NAME: &str = " (deleted)";
 
 /// Resources of one node, in bytes.
