@@ -9,11 +9,12 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, SeqNo};
 use parking_lot::Mutex;
 use stead_state::rows::{Order, Row, Unreadable};
 
@@ -30,6 +31,15 @@ const WORKERS: usize = 1;
 
 /// Most uncompacted tables before a write waits for compaction: each of them costs a read.
 const UNSORTED_TABLES_MAX: usize = 16;
+
+/// Length of a table, as fjall's own compactions make them.
+const TABLE_LEN: u64 = 64_000_000;
+
+/// Snapshots that are closed between two moves of fjall's watermark.
+const SNAPSHOTS_PER_WATERMARK: usize = 10_000;
+
+/// Calls of [`Engine::reclaim`] between two moves of the watermark: about a minute.
+const WATERMARK_RECLAIMS: u64 = 12;
 
 /// Folder of a keyspace's tables.
 const TABLES: &str = "tables";
@@ -55,6 +65,8 @@ struct FjallEngine {
     rows: Keyspace,
     /// End of the compaction thread on a full disk.
     ended: Mutex<Option<EndOfCompaction>>,
+    /// Calls of [`Engine::reclaim`].
+    reclaims: AtomicU64,
 }
 
 /// End of the compaction thread on a full disk: when it was found, and how much was free.
@@ -113,6 +125,7 @@ pub fn open(dir: &Path) -> io::Result<Arc<dyn Engine>> {
         database,
         rows,
         ended: Mutex::default(),
+        reclaims: AtomicU64::default(),
     }))
 }
 
@@ -131,6 +144,23 @@ fn to_io(error: fjall::Error) -> io::Error {
         return io::Error::new(io::ErrorKind::WouldBlock, error);
     }
     io::Error::other(error)
+}
+
+/// Compacts all tables into new ones without the rows that were removed or replaced before, and removes the old ones.
+///
+/// fjall keeps what was removed, and the tables that its compactions have replaced, behind a watermark that it moves with
+/// every 10,000th snapshot that is closed, and otherwise where memtables are flushed: here, never. Nothing reads older
+/// versions: each read is of the newest ones, and a range holds the tables that it began with until it ends.
+fn compact(rows: &Keyspace) -> fjall::Result<()> {
+    rows.tree.major_compact(TABLE_LEN, SeqNo::MAX)?;
+    Ok(())
+}
+
+/// Moves the watermark of fjall's own compactions, which keep replaced tables otherwise.
+fn move_watermark(database: &Database) {
+    for _ in 0..SNAPSHOTS_PER_WATERMARK {
+        drop(database.snapshot());
+    }
 }
 
 impl FjallEngine {
@@ -228,6 +258,10 @@ impl Engine for FjallEngine {
     }
 
     fn reclaim(&self) -> io::Result<()> {
+        let reclaims = self.reclaims.fetch_add(1, Ordering::Relaxed);
+        if reclaims.is_multiple_of(WATERMARK_RECLAIMS) {
+            move_watermark(&self.database);
+        }
         self.reclaimer.start_if_due(&self.rows)
     }
 
@@ -328,6 +362,67 @@ mod tests {
         let engine = super::open(dir.path()).unwrap();
         assert_eq!(engine.get(&key(99)).unwrap(), Some(value(99)));
         assert_eq!(engine.get(&key(100)).unwrap(), None);
+    }
+
+    fn files_below(dir: &Path, files: &mut Vec<Vec<u8>>) {
+        for entry in dir.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files_below(&path, files);
+            } else {
+                files.push(std::fs::read(&path).unwrap());
+            }
+        }
+    }
+
+    /// fjall's own compaction of everything would leave the replaced tables on the disk, with all that they have.
+    #[test]
+    fn compacted_rows_leave_no_bytes_of_removed_and_replaced_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = super::open(dir.path()).unwrap();
+        // Short values of different bytes, which are not compressed away.
+        let value = |number: u32| -> String {
+            let digits = (0..4u32).map(|part| format!("{:08x}", (number * 4 + part).wrapping_mul(0x9e37_79b1)));
+            digits.collect()
+        };
+        let found = |numbers: Range<u32>| {
+            let mut files = Vec::new();
+            files_below(dir.path(), &mut files);
+            let is_in = |number: &u32| {
+                let bytes = value(*number).into_bytes();
+                files
+                    .iter()
+                    .any(|file| file.windows(bytes.len()).any(|window| window == bytes))
+            };
+            numbers.filter(is_in).count()
+        };
+        let write = |numbers: Range<u32>, value: &dyn Fn(u32) -> Option<String>| {
+            let change = |number: u32| RowChange {
+                key: Bytes::from(format!("{number:06}")),
+                value: value(number).map(Bytes::from),
+            };
+            engine.write(&mut numbers.map(change)).unwrap();
+        };
+        write(0..30, &|number| Some(value(number)));
+        assert_ne!(found(0..30), 0, "values are found where they are");
+        write(0..10, &|_| None);
+        write(10..20, &|number| Some(value(number + 1_000)));
+        drop(engine);
+        let database = Database::builder(dir.path()).open().unwrap();
+        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
+        compact(&rows).unwrap();
+        assert_eq!(found(0..20), 0, "removed and replaced values are in files");
+        drop((rows, database));
+        let engine = super::open(dir.path()).unwrap();
+        for number in 0..30 {
+            let expected = match number {
+                0..10 => None,
+                10..20 => Some(value(number + 1_000)),
+                _ => Some(value(number)),
+            };
+            let got = engine.get(format!("{number:06}").as_bytes()).unwrap();
+            assert_eq!(got, expected.map(Bytes::from), "{number}");
+        }
     }
 
     #[test]

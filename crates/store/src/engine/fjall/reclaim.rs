@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use fjall::Keyspace;
 use parking_lot::Mutex;
 
-use super::to_io;
+use super::{compact, to_io};
 use crate::background::lower_priority;
 use crate::health::catch_panic;
 use crate::room::is_out_of_room;
@@ -97,7 +97,7 @@ impl Reclaimer {
         let run = move || {
             lower_priority();
             let began = Instant::now();
-            let compacted = catch_panic(|| rows.major_compact().map_err(to_io));
+            let compacted = catch_panic(|| compact(&rows).map_err(to_io));
             let compacted = compacted.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
             let len_after = rows.disk_space();
             drop(rows);
