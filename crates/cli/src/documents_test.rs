@@ -98,7 +98,8 @@ fn commands(text: &str) -> Vec<DocumentedCommand> {
     for part in parts(text) {
         match part {
             DocumentPart::Block(_, lines) => {
-                let lines = lines.replace("\\\n", " ");
+                // A command goes on in the line after a backslash, which is indented.
+                let lines: String = lines.split("\\\n").map(str::trim_start).collect();
                 // Two blanks separate a command from a remark about it.
                 let lines = lines.lines().filter_map(|line| line.trim().split("  ").next());
                 found.extend(lines.filter_map(arguments).map(|line| DocumentedCommand {

@@ -47,7 +47,7 @@ pub(super) enum Class {
     Fatal,
 }
 
-/// What follows an error.
+/// Action after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// The batch is tried again after a pause.
