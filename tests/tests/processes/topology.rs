@@ -314,6 +314,12 @@ async fn node_without_its_log_is_refused() {
     let operation = begin(&admin, request).await;
     let mut node = JoiningNode::start(&world, "eu-b", "eu-b");
     wait_until_done(&admin, &operation).await;
+    // It joins before it has a log; what votes has one.
+    until("the node has recorded that it has a log", async || {
+        let joined = fs::read_to_string(node.data.join("joined.json"));
+        joined.is_ok_and(|joined| joined.contains("\"started\": true"))
+    })
+    .await;
     node.child.kill().await.unwrap();
     for entry in fs::read_dir(&node.data).unwrap() {
         let path = entry.unwrap().path();
