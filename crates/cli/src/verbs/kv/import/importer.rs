@@ -117,7 +117,7 @@ impl Importer {
         let row = match self.columns.row(record) {
             Ok(row) => row,
             Err(reason) => {
-                self.pass(position).await?;
+                self.enter(|window| window.pass(position)).await?;
                 let shown = record.raw[..record.raw.len().min(RECORD_SHOWN_MAX)].to_vec();
                 let invalid = Outcome::Invalid {
                     line: position.line + 1,
@@ -128,19 +128,13 @@ impl Importer {
                 return Ok(());
             }
         };
-        loop {
-            match self.window.offer(position, &row) {
-                Step::Taken => return Ok(()),
-                Step::Send(batch) => self.send(batch).await?,
-                Step::Wait => self.wait().await?,
-            }
-        }
+        self.enter(|window| window.offer(position, &row)).await
     }
 
-    /// Waits until the outcome of a record that is no row can be kept.
-    async fn pass(&mut self, position: Position) -> Result<(), CommandError> {
+    /// Sends and waits until the window has taken a record in.
+    async fn enter(&mut self, offer: impl Fn(&mut Window) -> Step) -> Result<(), CommandError> {
         loop {
-            match self.window.pass(position) {
+            match offer(&mut self.window) {
                 Step::Taken => return Ok(()),
                 Step::Send(batch) => self.send(batch).await?,
                 Step::Wait => self.wait().await?,
