@@ -75,7 +75,7 @@ impl Create {
     ///
     /// # Errors
     ///
-    /// What ended it: what it had written is no backup.
+    /// A tenant or the place failed: the files written until then have no manifest, and are no backup.
     pub(super) async fn create(
         &self,
         client: &Client,
